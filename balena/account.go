@@ -1,0 +1,458 @@
+package balena
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/balena-injector/injector/key"
+)
+
+// Account keeps the session of one credential, for any number of Issuers. It is safe for
+// concurrent use; work on the session happens once, while others wait for it.
+type Account struct {
+	client   *Client
+	creds    Credentials
+	method   method
+	cache    Store
+	log      *slog.Logger
+	turn     chan struct{} // holds one token: who has it owns all below
+	session  *session
+	userKey  *userKey
+	refused  *refusals
+	spent    key.Secret // a cached session that the server refused
+	unsure   bool       // the last login got a 401 during an outage
+	doubted  time.Time  // the trouble for which a refused login was given a second chance
+	logins   pacer      // logins without success
+	lastTOTP int64      // the period of the last code sent
+	warned   bool       // that the session will end
+
+	ends atomic.Pointer[time.Time] // the session's expiry, for those who must not wait
+}
+
+// userKey is a long-lived API key as credential, confirmed by the server.
+type userKey struct {
+	secret key.Secret
+	userID int64
+}
+
+// AccountConfig says whose account it is.
+type AccountConfig struct {
+	Credentials Credentials
+	Cache       Store        // keeps the session across restarts; nil: in memory only
+	Refusals    Store        // counts refused logins across restarts; nil: in memory only
+	Log         *slog.Logger // nil: silent
+}
+
+// NewAccount returns an account at client's API. It sends nothing. The error says which
+// credential is missing.
+func NewAccount(client *Client, cfg AccountConfig) (*Account, error) {
+	m, err := cfg.Credentials.method()
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	a := &Account{client: client, creds: cfg.Credentials, method: m, cache: cfg.Cache, log: cfg.Log,
+		turn: make(chan struct{}, 1), refused: loadRefusals(cfg.Refusals)}
+	a.turn <- struct{}{}
+	return a, nil
+}
+
+// lock waits for the account's turn.
+func (a *Account) lock(ctx context.Context) error {
+	select {
+	case <-a.turn:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (a *Account) unlock() { a.turn <- struct{}{} }
+
+// KnownUser returns the account's user id as far as it is known without asking: a session token
+// carries it. Otherwise it is 0.
+func (a *Account) KnownUser(ctx context.Context) int64 {
+	if a.lock(ctx) != nil {
+		return 0
+	}
+	defer a.unlock()
+	switch {
+	case a.session != nil:
+		return a.session.userID
+	case a.userKey != nil:
+		return a.userKey.userID
+	case a.method == bySession:
+		if token, err := a.creds.Session.read(); err == nil {
+			if s, err := parseSession(token); err == nil {
+				return s.userID
+			}
+		}
+	}
+	return 0
+}
+
+// SessionExpiry returns when the session ends by the server's clock; zero without a session.
+// It never waits.
+func (a *Account) SessionExpiry() time.Time {
+	if t := a.ends.Load(); t != nil {
+		return *t
+	}
+	return time.Time{}
+}
+
+// set makes s the session, or none.
+func (a *Account) set(s *session) {
+	a.session = s
+	if s == nil {
+		a.ends.Store(nil)
+		return
+	}
+	a.ends.Store(&s.expires)
+}
+
+// CredentialsChanged makes the account read its credentials again and try them at once.
+func (a *Account) CredentialsChanged(ctx context.Context) {
+	if a.lock(ctx) != nil {
+		return
+	}
+	defer a.unlock()
+	a.warned = false
+	a.userKey = nil
+	if a.method == bySession {
+		a.adoptTokens()
+	}
+}
+
+// identity is who we are towards the server.
+type identity struct {
+	bearer  key.Secret
+	userID  int64
+	session bool // whether bearer is a session, which may extend and revoke
+}
+
+// identify returns a credential that the server has confirmed; fresh asks for one that can mint
+// a user key.
+func (a *Account) identify(ctx context.Context, g Gate, fresh bool) (identity, error) {
+	if err := a.lock(ctx); err != nil {
+		return identity{}, err
+	}
+	defer a.unlock()
+	if a.method == byUserKey {
+		return a.identifyByKey(ctx, g, fresh)
+	}
+	if err := a.ensure(ctx, g); err != nil {
+		return identity{}, err
+	}
+	if fresh {
+		if err := a.freshen(ctx, g); err != nil {
+			return identity{}, err
+		}
+	}
+	return identity{bearer: a.session.token, userID: a.session.userID, session: true}, nil
+}
+
+func (a *Account) identifyByKey(ctx context.Context, g Gate, fresh bool) (identity, error) {
+	const op = "use the user key"
+	if fresh {
+		return identity{}, &Error{Class: key.FreshLogin, Op: op, Reason: "a key cannot mint a user key: that takes a password"}
+	}
+	secret, err := a.creds.UserKey.read()
+	if err != nil {
+		return identity{}, &Error{Class: key.Refused, Op: op, Err: err}
+	}
+	if a.userKey == nil || !a.userKey.secret.Equal(secret) {
+		id, err := a.client.whoami(ctx, g, secret)
+		if err != nil {
+			return identity{}, err
+		}
+		a.userKey = &userKey{secret: secret, userID: id}
+	}
+	return identity{bearer: secret, userID: a.userKey.userID}, nil
+}
+
+// ensure sees to a session that the server has confirmed and that is not over.
+func (a *Account) ensure(ctx context.Context, g Gate) error {
+	if a.session == nil {
+		a.adoptTokens()
+	}
+	if a.session != nil && !a.session.proven {
+		if err := a.prove(ctx, g); err != nil {
+			return err
+		}
+	}
+	if a.session != nil {
+		if now, ok := a.client.Now(); ok && !now.Before(a.session.expires) {
+			a.set(nil)
+		}
+	}
+	if a.session != nil {
+		return nil
+	}
+	if a.method == bySession {
+		return a.refusedToken()
+	}
+	return a.login(ctx, g)
+}
+
+// prove shows a session from a variable or the cache to the server. This also tells the
+// server's time. A session that is dead is dropped.
+func (a *Account) prove(ctx context.Context, g Gate) error {
+	id, err := a.client.whoami(ctx, g, a.session.token)
+	switch {
+	case key.Is(err, key.Refused):
+		a.log.Info("the stored session is over or was ended", "expires", a.session.expires)
+		a.spent = a.session.token
+		a.set(nil)
+		return nil
+	case err != nil:
+		return err
+	case id != a.session.userID:
+		return &Error{Class: key.Outage, Op: "check the session", Reason: "the server answers with another user's id"}
+	}
+	a.session.proven = true
+	return nil
+}
+
+// refusedToken explains why a session token does not serve.
+func (a *Account) refusedToken() error {
+	e := &Error{Class: key.Refused, Op: "use the session token"}
+	token, err := a.creds.Session.read()
+	if err != nil {
+		e.Err = err
+		return e
+	}
+	s, err := parseSession(token)
+	if err != nil {
+		e.Err = err
+		return e
+	}
+	if now, ok := a.client.Now(); ok && !now.Before(s.expires) {
+		e.Reason = "it expired at " + s.expires.UTC().Format(time.RFC3339)
+		return e
+	}
+	e.Reason = "the server does not accept it: it was ended (a changed password ends all sessions), or belongs to another server"
+	return e
+}
+
+// adoptTokens takes the session from the variable or the cache: of those of one user, the one
+// that lasts longer. With a password only the cache counts.
+func (a *Account) adoptTokens() {
+	var given, cached *session
+	if a.method == bySession {
+		if token, err := a.creds.Session.read(); err == nil {
+			given, _ = parseSession(token)
+		}
+	}
+	if a.cache != nil {
+		if raw, err := a.cache.Load(); err == nil && len(raw) > 0 {
+			cached = a.parseCache(raw)
+		}
+	}
+	best := given
+	if cached != nil && (given == nil && a.method == byPassword ||
+		given != nil && cached.userID == given.userID && cached.expires.After(given.expires)) {
+		best = cached
+	}
+	if best == nil || a.session != nil && a.session.userID == best.userID && !best.expires.After(a.session.expires) {
+		return
+	}
+	a.set(best)
+}
+
+// cacheFile is the session as it is kept across restarts. The login name and the URL keep it
+// from being used for another account or sent to another server.
+type cacheFile struct {
+	URL     string `json:"url"`
+	Login   string `json:"login,omitempty"`
+	Session string `json:"session"`
+}
+
+func (a *Account) parseCache(raw []byte) *session {
+	var f cacheFile
+	if json.Unmarshal(raw, &f) != nil || f.URL != a.client.base.String() || f.Login != a.loginName() {
+		return nil
+	}
+	s, err := parseSession(key.NewSecret(f.Session))
+	if err != nil || s.pending || s.token.Equal(a.spent) {
+		return nil
+	}
+	return s
+}
+
+// suspect is told that a request with that session was answered 401 by a server that is well.
+// If the server does not know the session any more, it is dropped, and suspect returns true: a
+// new try with a new session makes sense.
+func (a *Account) suspect(ctx context.Context, g Gate, bearer key.Secret) (dropped bool, err error) {
+	_, err = a.client.whoami(ctx, g, bearer)
+	if !key.Is(err, key.Refused) {
+		return false, err
+	}
+	if err := a.lock(ctx); err != nil {
+		return false, err
+	}
+	defer a.unlock()
+	if a.session != nil && a.session.token.Equal(bearer) {
+		a.spent = bearer
+		a.set(nil)
+	}
+	return true, nil
+}
+
+func (a *Account) loginName() string {
+	if a.method == byPassword {
+		return strings.ToLower(a.creds.Username)
+	}
+	return ""
+}
+
+// take makes s the session and keeps it.
+func (a *Account) take(s *session) {
+	s.proven = true
+	a.set(s)
+	if a.cache == nil {
+		return
+	}
+	raw, err := json.Marshal(cacheFile{URL: a.client.base.String(), Login: a.loginName(), Session: s.token.Reveal()})
+	if err == nil {
+		err = a.cache.Save(raw)
+	}
+	if err != nil {
+		a.log.Warn("the session cache could not be written; a restart logs in again", "error", err)
+	}
+}
+
+// freshen makes the session one that can mint a user key.
+func (a *Account) freshen(ctx context.Context, g Gate) error {
+	now, known := a.client.Now()
+	if known && a.session.fresh(now) {
+		return nil
+	}
+	if a.method != byPassword {
+		return &Error{Class: key.FreshLogin, Op: "mint a user key",
+			Reason: fmt.Sprintf("the session token comes from a login at %s, and minting needs one less than 20 minutes old",
+				a.session.authTime.UTC().Format(time.RFC3339))}
+	}
+	password, err := a.password()
+	if err != nil {
+		return err
+	}
+	if wait := a.refused.wait(password, time.Now()); wait > 0 {
+		return a.tooManyRefusals(wait)
+	}
+	s, err := a.refresh(ctx, g, password)
+	if err == nil && s.fresh(now) {
+		a.take(s)
+		return nil
+	}
+	if err == nil || key.Is(err, key.Refused) || key.Is(err, key.Wrong) {
+		return a.login(ctx, g) // which decides whether the password is wrong or the session was
+	}
+	return err
+}
+
+// refresh asks for a new session in exchange for the old one; with a password, a fresh one.
+// A refusal is key.Refused: of the session or of the password, which only a login can tell.
+func (a *Account) refresh(ctx context.Context, g Gate, password key.Secret) (*session, error) {
+	r := request{kind: "refresh", op: "refresh the session", method: http.MethodGet, path: "/user/v1/refresh-token",
+		bearer: a.session.token, gate: g}
+	if !password.IsZero() {
+		r.kind, r.op, r.method = "fresh", "renew the login", http.MethodPost
+		r.body, r.sent = map[string]string{"password": password.Reveal()}, []key.Secret{password}
+	}
+	ans, err := a.client.do(ctx, r)
+	switch {
+	case err != nil:
+		return nil, err
+	case ans.status == http.StatusUnauthorized:
+		if err := a.client.healthy(ctx, g); err != nil {
+			return nil, err
+		}
+		return nil, r.failure(key.Refused, ans, "the session or the password is not accepted")
+	case ans.status == http.StatusNotFound:
+		return nil, a.client.unwell(r.failure(key.Outage, ans, "which is how this server reports trouble inside"))
+	case ans.status != http.StatusOK:
+		return nil, r.failure(key.Wrong, ans, "")
+	}
+	return readSession(&r, ans)
+}
+
+func readSession(r *request, ans *answer) (*session, error) {
+	s, err := parseSession(key.NewSecret(strings.TrimSpace(string(ans.body))))
+	if err != nil {
+		return nil, &Error{Class: key.Outage, Op: r.op, Status: ans.status, Err: err}
+	}
+	return s, nil
+}
+
+func (a *Account) password() (key.Secret, error) {
+	password, err := a.creds.Password.read()
+	if err == nil && password.IsZero() {
+		err = fmt.Errorf("the password is empty")
+	}
+	if err != nil {
+		return password, &Error{Class: key.Refused, Op: "log in", Err: err}
+	}
+	return password, nil
+}
+
+// Tend looks after the session: it logs in if there is none, and refreshes it when half of its
+// remaining life is gone. It returns how long nothing needs to be done; 0 means for ever.
+func (a *Account) Tend(ctx context.Context, g Gate) (time.Duration, error) {
+	if err := a.lock(ctx); err != nil {
+		return 0, err
+	}
+	defer a.unlock()
+	if a.method == byUserKey {
+		_, err := a.identifyByKey(ctx, g, false)
+		return 0, err
+	}
+	if err := a.ensure(ctx, g); err != nil {
+		return 0, err
+	}
+	now, _ := a.client.Now()
+	if now.Before(a.session.dueAt()) {
+		return a.session.dueAt().Sub(now), nil
+	}
+	return a.renew(ctx, g, now)
+}
+
+// renew moves the session's end, by a refresh or, where that moves nothing, by a login.
+func (a *Account) renew(ctx context.Context, g Gate, now time.Time) (time.Duration, error) {
+	if !a.session.sliding && a.method == byPassword {
+		if err := a.login(ctx, g); err != nil {
+			return 0, err
+		}
+		return a.session.dueAt().Sub(now), nil
+	}
+	if !a.session.sliding {
+		return 0, nil // nothing helps; said below, once
+	}
+	s, err := a.refresh(ctx, g, key.Secret{})
+	if key.Is(err, key.Refused) {
+		a.set(nil)
+		if err := a.ensure(ctx, g); err != nil {
+			return 0, err
+		}
+		return max(time.Second, a.session.dueAt().Sub(now)), nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	// A server with JSON_WEB_TOKEN_LIMIT_EXPIRY_REFRESH issues a session that ends when the old
+	// one does: compare what came with what was there, not with what was hoped for.
+	s.sliding = s.expires.After(a.session.expires.Add(time.Second))
+	a.take(s)
+	if !s.sliding && a.method == bySession && !a.warned {
+		a.warned = true
+		a.log.Warn("the session cannot be prolonged: without a password this agent can neither extend nor revoke after its end", "session_expires", s.expires)
+	}
+	return max(time.Second, s.dueAt().Sub(now)), nil
+}

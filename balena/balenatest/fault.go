@@ -1,0 +1,71 @@
+package balenatest
+
+import (
+	"net/http"
+	"time"
+)
+
+// Fault makes requests go wrong. The zero value answers every request with nothing at all: the
+// connection is cut before it took effect.
+type Fault struct {
+	Kind  string           // which requests, by kind; "" means all
+	Match func(Match) bool // further condition; nil: none
+
+	Skip  int       // so many requests pass first
+	Times int       // how many are hit; 0 means all
+	Until time.Time // and none from then on; zero: no end
+
+	After  bool          // it takes effect first, and then goes wrong
+	Late   time.Duration // it takes effect that much later, also when the client is gone by then
+	Delay  time.Duration // the answer comes that much later
+	Hang   bool          // there is no answer, and the connection stays open until the client leaves
+	Slow   time.Duration // pause before each byte of the body
+	Cut    int           // so many bytes of the body are sent, then the connection is cut
+	Pass   bool          // answer as if all were well, but for Delay and Slow; without an effect, unless After is set
+	Status int           // answer with this status; 0 cuts the connection
+	Header http.Header
+	Body   string
+}
+
+// Match is what a Fault's condition can look at.
+type Match struct {
+	Method, Path string
+	Session      bool // the bearer looks like a session
+}
+
+// Fail adds a fault. Of several that match a request, the first added counts.
+func (s *Server) Fail(f Fault) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = append(s.faults, &f)
+}
+
+// Heal removes all faults.
+func (s *Server) Heal() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = nil
+}
+
+// faultFor returns the fault that hits a request, and uses it up.
+func (s *Server) faultFor(kind string, m Match) *Fault {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, f := range s.faults {
+		switch {
+		case f.Kind != "" && f.Kind != kind, f.Match != nil && !f.Match(m), !f.Until.IsZero() && !time.Now().Before(f.Until):
+			continue
+		case f.Skip > 0:
+			f.Skip--
+			continue
+		}
+		if f.Times > 0 {
+			if f.Times--; f.Times == 0 {
+				s.faults = append(s.faults[:i:i], s.faults[i+1:]...)
+			}
+		}
+		hit := *f
+		return &hit
+	}
+	return nil
+}

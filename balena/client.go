@@ -1,0 +1,469 @@
+package balena
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-retryablehttp"
+
+	"github.com/balena-injector/injector/key"
+)
+
+const (
+	// maxBody caps what is read of an answer: the longest one that means anything is a page of
+	// expired keys.
+	maxBody = 256 << 10
+	// DefaultTimeout is how long one request may take, its answer's last byte included.
+	DefaultTimeout = 20 * time.Second
+	// maxRetryAfter is how long a server may make us wait.
+	maxRetryAfter = time.Hour
+	// defaultRetryAfter is the wait for a 429 that names none.
+	defaultRetryAfter = time.Minute
+)
+
+// Config says how to reach an API.
+type Config struct {
+	URL       string        // the API's base, such as https://api.balena-cloud.com; required
+	AllowHTTP bool          // allow plain http to other hosts than loopback
+	CAs       []byte        // PEM certificates trusted beside the system's; nil for none
+	Timeout   time.Duration // for one request; 0 means DefaultTimeout
+	UserAgent string        // what to call ourselves; "" means the package's name
+
+	// Observe, if not nil, is told of each request that was sent: its kind (see Kinds), the
+	// class of its failure ("ok" without one), and how long it took. It must not block.
+	Observe func(kind, class string, took time.Duration)
+	// Dial, if not nil, replaces the network, for tests.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+// Kinds lists the kinds of request that Config.Observe may be told of.
+var Kinds = []string{"login", "totp", "refresh", "fresh", "whoami", "verify", "health", "lookup", "mint", "find", "extend", "revoke", "list"}
+
+// Gate limits requests. Admit is asked before each one is sent, also before a repetition; held
+// is how long the server has told us to wait (0: not at all). A positive answer keeps the
+// request from being sent and makes it fail as key.Busy with that wait.
+type Gate interface {
+	Admit(held time.Duration) time.Duration
+}
+
+// obedient is the Gate of callers that bring none: it waits as long as the server says.
+type obedient struct{}
+
+func (obedient) Admit(held time.Duration) time.Duration { return held }
+
+// Client sends requests to one API. It is safe for concurrent use.
+type Client struct {
+	base    *url.URL
+	cfg     Config
+	http    *retryablehttp.Client
+	clock   serverClock
+	mu      sync.Mutex
+	held    map[bool]time.Time // until when the server wants no logins (true), and nothing else (false)
+	trouble time.Time          // when the server last was unwell
+}
+
+// NewClient checks cfg and returns a client for it. It sends nothing. Errors say what is wrong
+// with the URL or the certificates.
+func NewClient(cfg Config) (*Client, error) {
+	base, err := CheckURL(cfg.URL, cfg.AllowHTTP)
+	if err != nil {
+		return nil, err
+	}
+	roots, err := pool(cfg.CAs)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = DefaultTimeout
+	}
+	if cfg.UserAgent == "" {
+		cfg.UserAgent = "balena-token-injector"
+	}
+	c := &Client{base: base, cfg: cfg, held: map[bool]time.Time{}}
+	c.http = &retryablehttp.Client{
+		HTTPClient: &http.Client{
+			Transport: gated{newTransport(roots, cfg.Dial)},
+			// A redirect would turn a POST into a GET, and carry the credential elsewhere.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		RetryMax:     1,
+		RetryWaitMin: 100 * time.Millisecond,
+		RetryWaitMax: 300 * time.Millisecond,
+		CheckRetry:   repeatBrokenReads,
+		Backoff: func(lo, hi time.Duration, _ int, _ *http.Response) time.Duration {
+			return lo + rand.N(hi-lo)
+		},
+		ErrorHandler: retryablehttp.PassthroughErrorHandler,
+	}
+	return c, nil
+}
+
+// CheckURL parses an API's base URL. It must be https, or http to a loopback address (or to any
+// host if allowHTTP), without user, query or fragment.
+func CheckURL(raw string, allowHTTP bool) (*url.URL, error) {
+	u, err := url.Parse(strings.TrimRight(raw, "/"))
+	switch {
+	case err != nil || u.Host == "" || u.Hostname() == "":
+		return nil, errors.New("must be a URL such as https://api.balena-cloud.com")
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return nil, errors.New("must have no user, query or fragment")
+	case u.Scheme == "http" && !allowHTTP && !loopback(u.Hostname()):
+		return nil, errors.New("must start with https://: plain http would send the account's password in the clear")
+	case u.Scheme != "https" && u.Scheme != "http":
+		return nil, errors.New("must start with https://")
+	}
+	return u, nil
+}
+
+func loopback(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.IsLoopback()
+}
+
+func pool(extra []byte) (*x509.CertPool, error) {
+	if extra == nil {
+		return nil, nil // the system's, loaded when first needed
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool()
+	}
+	if !roots.AppendCertsFromPEM(extra) {
+		return nil, errors.New("holds no PEM certificate")
+	}
+	return roots, nil
+}
+
+func newTransport(roots *x509.CertPool, dial func(context.Context, string, string) (net.Conn, error)) *http.Transport {
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: 10 * time.Second}).DialContext
+	}
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true) // one request at a time needs no HTTP/2, nor its memory
+	return &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         dial,
+		Protocols:           protocols,
+		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
+		TLSHandshakeTimeout: 10 * time.Second,
+		MaxIdleConns:        2,
+		MaxIdleConnsPerHost: 2,
+		IdleConnTimeout:     20 * time.Second,
+		ReadBufferSize:      2 << 10,
+		WriteBufferSize:     2 << 10,
+	}
+}
+
+// Close ends idle connections.
+func (c *Client) Close() { c.http.HTTPClient.CloseIdleConnections() }
+
+// Now returns the server's time, and whether it can be relied on: see serverClock.
+func (c *Client) Now() (time.Time, bool) { return c.clock.now(time.Now()) }
+
+// Skew returns how far the local clock was ahead of the server's at its last answer, and
+// whether there was one.
+func (c *Client) Skew() (time.Duration, bool) { return c.clock.skew() }
+
+// request is one exchange to be.
+type request struct {
+	kind   string // one of Kinds
+	op     string // for people
+	method string
+	path   string // with its query, escaped
+	bearer key.Secret
+	body   any          // marshalled as JSON; nil for none
+	sent   []key.Secret // secrets in the body, kept out of errors
+	gate   Gate         // nil: obedient
+}
+
+// answer is what came back, whatever its status.
+type answer struct {
+	status  int
+	body    []byte
+	arrived time.Time
+}
+
+// failure builds the Error of a request that was answered otherwise than hoped.
+func (r *request) failure(class key.Class, a *answer, reason string) *Error {
+	e := &Error{Class: class, Op: r.op, Reason: reason}
+	if a != nil {
+		e.Status = a.status
+		if said := quoted(a.body, append(r.sent, r.bearer)...); reason == "" && said != "" {
+			e.Reason = strconv.Quote(said)
+		}
+	}
+	return e
+}
+
+// writes tells whether the request changes something at the server.
+func (r *request) writes() bool {
+	switch r.kind {
+	case "mint", "extend", "revoke":
+		return true
+	}
+	return false
+}
+
+// do sends a request. It returns an answer with status 200 or 401 or 4xx, which only the caller
+// can judge, or an error for all that is the same for every request: no answer, a redirect,
+// 429, 5xx. The caller gets both when there was an answer.
+func (c *Client) do(ctx context.Context, r request) (*answer, error) {
+	began := time.Now()
+	a, err := c.send(ctx, &r)
+	if err == nil {
+		err = c.classify(&r, a)
+	}
+	class := "ok"
+	if err != nil {
+		got, _ := key.ClassOf(err)
+		class = got.String()
+	} else if a.status != http.StatusOK {
+		class = strconv.Itoa(a.status)
+	}
+	if _, unsent := errors.AsType[*notAdmitted](err); !unsent && c.cfg.Observe != nil {
+		c.cfg.Observe(r.kind, class, time.Since(began))
+	}
+	return a, err
+}
+
+func (c *Client) send(ctx context.Context, r *request) (*answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	defer cancel()
+	touched := false
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { touched = true }})
+	req, err := c.build(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.noAnswer(r, err, touched)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	a := &answer{status: resp.StatusCode, arrived: time.Now()}
+	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		c.clock.note(date, a.arrived)
+	}
+	a.body, err = io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	if err != nil {
+		return a, c.noAnswer(r, err, true)
+	}
+	if len(a.body) > maxBody {
+		a.body = nil
+		return a, c.unwell(r.failure(r.unsettled(key.Outage), a, "the answer is longer than any that this API gives"))
+	}
+	if wait, ok := retryAfter(resp); ok {
+		c.hold(r, a.arrived.Add(wait))
+		return a, &Error{Class: key.Busy, Op: r.op, Status: a.status, Wait: wait, Reason: "told to wait"}
+	}
+	return a, nil
+}
+
+func (c *Client) build(ctx context.Context, r *request) (*retryablehttp.Request, error) {
+	var body []byte
+	if r.body != nil {
+		var err error
+		if body, err = json.Marshal(r.body); err != nil {
+			return nil, fmt.Errorf("%s: %w", r.op, err)
+		}
+	}
+	gate := r.gate
+	if gate == nil {
+		gate = obedient{}
+	}
+	ctx = context.WithValue(ctx, passKey{}, pass{client: c, gate: gate, request: r})
+	req, err := retryablehttp.NewRequestWithContext(ctx, r.method, c.base.String()+r.path, body)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", r.op, err)
+	}
+	req.Header.Set("User-Agent", c.cfg.UserAgent)
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if !r.bearer.IsZero() {
+		req.Header.Set("Authorization", "Bearer "+r.bearer.Reveal())
+	}
+	return req, nil
+}
+
+// classify returns the error that an answer is for every kind of request, or nil.
+func (c *Client) classify(r *request, a *answer) error {
+	switch {
+	case a.status >= 500:
+		return c.unwell(r.failure(r.unsettled(key.Outage), a, ""))
+	case a.status >= 300 && a.status < 400:
+		return r.failure(key.Wrong, a, "a redirect, which is refused: is the URL right, with https?")
+	case a.status == http.StatusRequestTimeout:
+		return c.unwell(r.failure(r.unsettled(key.Outage), a, ""))
+	case a.status != http.StatusOK && a.status < 400:
+		return c.unwell(r.failure(r.unsettled(key.Outage), a, "not an answer that this API gives"))
+	}
+	return nil
+}
+
+// unsettled turns an outage during a mint into an ambiguity: the server may have done it all the
+// same. Extending and revoking can simply be sent again.
+func (r *request) unsettled(class key.Class) key.Class {
+	if r.kind == "mint" {
+		return key.Ambiguous
+	}
+	return class
+}
+
+// noAnswer explains a request without an answer. touched tells whether a connection was there,
+// so that something may have been sent.
+func (c *Client) noAnswer(r *request, err error, touched bool) error {
+	if refused, ok := errors.AsType[*notAdmitted](err); ok {
+		return &Error{Class: key.Busy, Op: r.op, Wait: refused.wait, Reason: refused.why, Err: refused}
+	}
+	e := &Error{Class: key.Outage, Op: r.op, Err: withoutURL(err)}
+	if touched {
+		e.Class = r.unsettled(key.Outage)
+	}
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
+		e.Reason = fmt.Sprintf("the server's certificate is outside its dates by this machine's clock, which says %s: check the clock",
+			time.Now().UTC().Format(time.RFC3339))
+	}
+	return c.unwell(e)
+}
+
+// withoutURL drops the method and URL that net/http puts before an error: op says it better.
+func withoutURL(err error) error {
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		err = u.Err
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return errors.New("no answer in time")
+	}
+	return err
+}
+
+// unwell remembers that the server was unwell just now.
+func (c *Client) unwell(e *Error) *Error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.trouble = time.Now()
+	return e
+}
+
+// lastTrouble returns when the server last was unwell; the zero time if never.
+func (c *Client) lastTrouble() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.trouble
+}
+
+// hold remembers a Retry-After. The login limit is one of its own: it must not keep us from
+// looking after the key.
+func (c *Client) hold(r *request, until time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held[r.kind == "login"] = until
+}
+
+func (c *Client) holding(r *request) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return max(0, time.Until(c.held[r.kind == "login"]))
+}
+
+// retryAfter returns how long an answer tells us to wait: every 429 does, and a 503 that says
+// for how long. The header has seconds or a date.
+func retryAfter(resp *http.Response) (time.Duration, bool) {
+	header := strings.TrimSpace(resp.Header.Get("Retry-After"))
+	if resp.StatusCode != http.StatusTooManyRequests && (resp.StatusCode != http.StatusServiceUnavailable || header == "") {
+		return 0, false
+	}
+	wait := defaultRetryAfter
+	if seconds, err := strconv.ParseInt(header, 10, 64); err == nil {
+		wait = time.Duration(min(max(seconds, 0), int64(maxRetryAfter/time.Second))) * time.Second
+	} else if at, err := http.ParseTime(header); err == nil {
+		now := time.Now()
+		if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+			now = date // the server's clock is the one that the date was written by
+		}
+		wait = at.Sub(now)
+	}
+	return min(max(wait, time.Second), maxRetryAfter), true
+}
+
+// repeatBrokenReads is the only retry below the agent's: a read whose connection broke is asked
+// once more. All else goes up, where the schedule and the request budget decide.
+func repeatBrokenReads(ctx context.Context, resp *http.Response, err error) (bool, error) {
+	p, _ := ctx.Value(passKey{}).(pass)
+	if err == nil || resp != nil || ctx.Err() != nil || p.request == nil || p.request.method != http.MethodGet {
+		return false, nil
+	}
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		return false, nil
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || isReset(err), nil
+}
+
+func isReset(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "read"
+}
+
+type passKey struct{}
+
+// pass carries a request's gate to the transport, where each attempt is counted.
+type pass struct {
+	client  *Client
+	gate    Gate
+	request *request
+}
+
+// notAdmitted is a request that was not sent.
+type notAdmitted struct {
+	wait time.Duration
+	why  string
+}
+
+func (n *notAdmitted) Error() string { return fmt.Sprintf("not sent, next try in %v", n.wait.Round(time.Second)) }
+
+// gated asks the gate before each attempt.
+type gated struct{ next *http.Transport }
+
+func (g gated) RoundTrip(req *http.Request) (*http.Response, error) {
+	if p, ok := req.Context().Value(passKey{}).(pass); ok {
+		held := p.client.holding(p.request)
+		if wait := p.gate.Admit(held); wait > 0 {
+			why := "the request budget is used up"
+			if held > 0 {
+				why = "the server asked for a pause"
+			}
+			return nil, &notAdmitted{wait: wait, why: why}
+		}
+	}
+	return g.next.RoundTrip(req)
+}
+
+// CloseIdleConnections lets http.Client.CloseIdleConnections through.
+func (g gated) CloseIdleConnections() { g.next.CloseIdleConnections() }
+
+// decode reads a JSON answer, or says that it is none: a captive portal answers 200 as well.
+func decode(r *request, a *answer, into any) error {
+	d := json.NewDecoder(bytes.NewReader(a.body))
+	if err := d.Decode(into); err != nil {
+		return r.failure(key.Outage, a, "not the JSON that this API gives")
+	}
+	return nil
+}

@@ -1,0 +1,143 @@
+package balena
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/balena-injector/injector/key"
+)
+
+const (
+	// recovering is how long after trouble a refused login still counts as part of it: the
+	// refusal and the second opinion are two requests, and the server may get well in between.
+	recovering = 30 * time.Second
+)
+
+// pacer limits logins that led nowhere: at most 3 a minute and 8 an hour.
+type pacer struct{ tries []time.Time }
+
+func (p *pacer) wait(now time.Time) time.Duration {
+	kept := p.tries[:0]
+	for _, t := range p.tries {
+		if now.Sub(t) < time.Hour {
+			kept = append(kept, t)
+		}
+	}
+	p.tries = kept
+	var wait time.Duration
+	if n := len(kept); n >= 8 {
+		wait = kept[n-8].Add(time.Hour).Sub(now)
+	}
+	if n := len(kept); n >= 3 {
+		wait = max(wait, kept[n-3].Add(time.Minute).Sub(now))
+	}
+	return wait
+}
+
+// login gets a session for the password, and for the TOTP secret if the account asks.
+func (a *Account) login(ctx context.Context, g Gate) error {
+	password, err := a.password()
+	if err != nil {
+		return err
+	}
+	if wait := a.refused.wait(password, time.Now()); wait > 0 {
+		return a.tooManyRefusals(wait)
+	}
+	if wait := a.logins.wait(time.Now()); wait > 0 {
+		return &Error{Class: key.Busy, Op: "log in", Wait: wait, Reason: "too many logins without an answer that says why"}
+	}
+	if a.unsure {
+		// The last 401 came from an outage. Do not spend logins, which may be counted, on
+		// finding out whether it is over.
+		if err := a.client.healthy(ctx, g); err != nil {
+			return err
+		}
+	}
+	r := request{kind: "login", op: "log in", method: http.MethodPost, path: "/login_", gate: g, sent: []key.Secret{password},
+		body: map[string]string{"username": a.creds.Username, "password": password.Reveal()}}
+	ans, err := a.client.do(ctx, r)
+	switch {
+	case err != nil:
+		return err
+	case ans.status == http.StatusUnauthorized:
+		return a.loginRefused(ctx, g, &r, ans, password)
+	case ans.status != http.StatusOK:
+		return r.failure(key.Wrong, ans, fmt.Sprintf("%s is not how a balena API answers a login: is the URL right?", http.StatusText(ans.status)))
+	}
+	s, err := readSession(&r, ans)
+	if err != nil {
+		return err
+	}
+	if s.pending {
+		if s, err = a.secondFactor(ctx, g, s); err != nil {
+			return err
+		}
+	}
+	a.unsure, a.logins = false, pacer{}
+	a.refused.clear()
+	a.take(s)
+	return nil
+}
+
+// loginRefused tells a wrong password from an outage: both answer 401. Only a server that is
+// provably well at that moment refuses; one that was unwell a moment ago is asked once more.
+func (a *Account) loginRefused(ctx context.Context, g Gate, r *request, ans *answer, password key.Secret) error {
+	a.logins.tries = append(a.logins.tries, time.Now())
+	trouble := a.client.lastTrouble()
+	doubtful := time.Since(trouble) < recovering && trouble != a.doubted
+	if err := a.client.healthy(ctx, g); err != nil || doubtful {
+		a.unsure, a.doubted = true, trouble
+		return r.failure(key.Outage, ans, "but the server is or was just unwell, so this says nothing about the password")
+	}
+	a.refused.add(password, time.Now())
+	return r.failure(key.Refused, ans, "the user name or the password is not accepted")
+}
+
+func (a *Account) tooManyRefusals(wait time.Duration) error {
+	return &Error{Class: key.Refused, Op: "log in", Wait: wait,
+		Reason: fmt.Sprintf("this password was refused before, and ten refusals lock the account out: not tried again for %v", wait.Round(time.Second))}
+}
+
+// secondFactor turns a pending session into a full one.
+func (a *Account) secondFactor(ctx context.Context, g Gate, pending *session) (*session, error) {
+	const op = "answer the two-factor request"
+	secret, err := a.creds.TOTP.read()
+	if err == nil && secret.IsZero() {
+		return nil, &Error{Class: key.Refused, Op: op, Reason: "this account has two-factor login, and no TOTP secret was given"}
+	}
+	if err != nil {
+		return nil, &Error{Class: key.Refused, Op: op, Err: err}
+	}
+	now, _ := a.client.Now()
+	step := totpStep(now)
+	if step <= a.lastTOTP {
+		next := time.Unix((a.lastTOTP+1)*int64(totpPeriod/time.Second), 0)
+		return nil, &Error{Class: key.Busy, Op: op, Wait: max(time.Second, next.Sub(now)), Reason: "this code was sent already; waiting for the next one"}
+	}
+	code, err := TOTP(secret, step)
+	if err != nil {
+		return nil, &Error{Class: key.Refused, Op: op, Err: err}
+	}
+	a.lastTOTP = step
+	r := request{kind: "totp", op: op, method: http.MethodPost, path: "/auth/totp/verify", bearer: pending.token, gate: g,
+		body: map[string]string{"code": code}, sent: []key.Secret{key.NewSecret(code)}}
+	ans, err := a.client.do(ctx, r)
+	switch {
+	case err != nil:
+		return nil, err
+	case ans.status == http.StatusUnauthorized:
+		if err := a.client.healthy(ctx, g); err != nil {
+			return nil, err
+		}
+		return nil, r.failure(key.Refused, ans, "the code is not accepted: is the TOTP secret this account's?")
+	case ans.status != http.StatusOK:
+		return nil, r.failure(key.Wrong, ans, "")
+	}
+	s, err := readSession(&r, ans)
+	if err == nil && s.pending {
+		err = r.failure(key.Refused, ans, "the session still waits for a second factor")
+	}
+	return s, err
+}

@@ -1,0 +1,72 @@
+package balena
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/balena-injector/injector/key"
+)
+
+const (
+	// freshFor is how old a login may be for minting: 20 minutes at the server, less what a
+	// request and a clock's whole seconds may cost.
+	freshFor = 19 * time.Minute
+	// maxSession caps the text of a session; real ones have some 250 bytes.
+	maxSession = 8 << 10
+)
+
+// session is a JWT of balena's. It is a credential in itself.
+type session struct {
+	token    key.Secret
+	userID   int64
+	authTime time.Time // when the password was last given
+	issued   time.Time
+	expires  time.Time
+	pending  bool // the second factor is missing
+	proven   bool // the server has confirmed it, in this process
+	sliding  bool // a refresh moved its expiry, or none was tried yet
+}
+
+// parseSession reads the claims of a JWT. The signature is the server's business.
+func parseSession(token key.Secret) (*session, error) {
+	text := token.Reveal()
+	parts := strings.Split(text, ".")
+	if len(text) > maxSession || len(parts) != 3 {
+		return nil, errors.New("not a session token: those have three parts between dots and start with eyJ")
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(parts[1], "="))
+	if err != nil {
+		return nil, errors.New("not a session token: its middle part is not base64")
+	}
+	var c struct {
+		ID       int64 `json:"id"`
+		AuthTime int64 `json:"authTime"` // milliseconds
+		Issued   int64 `json:"iat"`      // seconds
+		Expires  int64 `json:"exp"`      // seconds
+		Pending  bool  `json:"twoFactorRequired"`
+	}
+	if err := json.Unmarshal(raw, &c); err != nil {
+		return nil, errors.New("not a session token: its claims are not the JSON of one")
+	}
+	if c.ID <= 0 || c.Expires <= 0 {
+		return nil, errors.New("not a user's session token: it has no user id or no expiry")
+	}
+	return &session{token: token, userID: c.ID, authTime: time.UnixMilli(c.AuthTime), issued: time.Unix(c.Issued, 0),
+		expires: time.Unix(c.Expires, 0), pending: c.Pending, sliding: true}, nil
+}
+
+// fresh tells whether the session can mint a user key at the server's time now.
+func (s *session) fresh(now time.Time) bool { return now.Sub(s.authTime) < freshFor }
+
+// dueAt is the server's time at which to look after the session again: when half of its
+// remaining life is gone, or, when refreshing moves nothing, shortly before its end.
+func (s *session) dueAt() time.Time {
+	life := s.expires.Sub(s.issued)
+	if s.sliding {
+		return s.issued.Add(life / 2)
+	}
+	return s.expires.Add(-life / 10)
+}

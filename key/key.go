@@ -1,0 +1,81 @@
+// Package key has the nouns that the other packages share: a key, its unprintable secret, and
+// the classes of failure that tell a caller whether and when to try again.
+//
+// It knows no HTTP, no files and no clock. agent, balena and render do not know each other;
+// they meet here.
+package key
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Kind says on whose behalf a key acts.
+type Kind string
+
+// The kinds of key that balena knows.
+const (
+	User   Kind = "user"   // all that the account's user may do
+	Fleet  Kind = "fleet"  // provisions devices into one fleet
+	Device Kind = "device" // acts as one device
+)
+
+// Key is an API key at balena.
+type Key struct {
+	ID     int64     // the server's row, 0 while it is not known (or cannot be read)
+	Name   string    // Name(prefix, secret): unique, because the secret is
+	Secret Secret    // what an app sends; absent in a journal on disk
+	Expiry time.Time // by the server's clock; never zero for a key of ours
+	UserID int64     // the account that minted it
+}
+
+const (
+	// digest is how many hex digits of the secret's hash a name carries: 80 bits.
+	digest = 20
+	// MaxPrefix is how long a name's prefix may be: balena takes names of 1 to 50 characters.
+	MaxPrefix = 50 - 1 - digest
+)
+
+// Draft returns a new key with a chosen secret and the name that belongs to it. It exists
+// nowhere yet. The secret has 32 hex digits of which at least one is a letter: the Node SDK's
+// settings store reads a token of digits only as a number.
+func Draft(prefix string, userID int64, expiry time.Time) Key {
+	for {
+		var raw [16]byte
+		_, _ = rand.Read(raw[:]) // never fails: crypto/rand ends the process instead
+		text := hex.EncodeToString(raw[:])
+		if strings.ContainsAny(text, "abcdef") {
+			secret := NewSecret(text)
+			return Key{Name: Name(prefix, secret), Secret: secret, Expiry: expiry, UserID: userID}
+		}
+	}
+}
+
+// Name is the name of the key with that secret: the prefix, a dash and 20 hex digits of the
+// secret's SHA-256. So a name and a secret prove each other, and a name proves to be ours
+// without telling the secret.
+func Name(prefix string, secret Secret) string {
+	sum := sha256.Sum256([]byte(secret.Reveal()))
+	return prefix + "-" + hex.EncodeToString(sum[:])[:digest]
+}
+
+var prefixForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+
+// CheckPrefix returns an error that says what is wrong with a prefix for names.
+func CheckPrefix(prefix string) error {
+	if len(prefix) > MaxPrefix || !prefixForm.MatchString(prefix) {
+		return fmt.Errorf("must be 1 to %d letters, digits, dots, dashes or underscores, the first a letter or digit", MaxPrefix)
+	}
+	return nil
+}
+
+// Named tells whether name has the form that Name gives to keys with that prefix.
+func Named(prefix, name string) bool {
+	rest, ok := strings.CutPrefix(name, prefix+"-")
+	return ok && len(rest) == digest && strings.Trim(rest, "0123456789abcdef") == ""
+}
