@@ -437,7 +437,9 @@ type notAdmitted struct {
 	why  string
 }
 
-func (n *notAdmitted) Error() string { return fmt.Sprintf("not sent, next try in %v", n.wait.Round(time.Second)) }
+func (n *notAdmitted) Error() string {
+	return fmt.Sprintf("not sent, next try in %v", n.wait.Round(time.Second))
+}
 
 // gated asks the gate before each attempt.
 type gated struct{ next *http.Transport }

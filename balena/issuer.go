@@ -44,6 +44,9 @@ var actors = map[key.Kind]string{key.User: "user", key.Fleet: "application", key
 // Now returns the server's time, and whether it can be relied on.
 func (i *Issuer) Now() (time.Time, bool) { return i.client.Now() }
 
+// KnownUser returns the account's user id if it is known without asking: see Account.KnownUser.
+func (i *Issuer) KnownUser(ctx context.Context) int64 { return i.account.KnownUser(ctx) }
+
 // Tend looks after the session: see Account.Tend.
 func (i *Issuer) Tend(ctx context.Context) (time.Duration, error) { return i.account.Tend(ctx, i.gate) }
 

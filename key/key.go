@@ -34,6 +34,13 @@ type Key struct {
 	UserID int64     // the account that minted it
 }
 
+// Publication is what an app gets to see of a key.
+type Publication struct {
+	Generation int // 1 for the first key, one more for each that replaced it
+	Key        Key
+	Kind       Kind
+}
+
 const (
 	// digest is how many hex digits of the secret's hash a name carries: 80 bits.
 	digest = 20

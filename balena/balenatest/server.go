@@ -299,4 +299,3 @@ func (s *Server) Counts() map[string]int {
 	}
 	return counts
 }
-

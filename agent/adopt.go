@@ -1,0 +1,105 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// load reads the journal and sorts its keys.
+func (a *Agent) load(ctx context.Context) error {
+	j, err := loadJournal(a.cfg.State)
+	if err != nil {
+		if !errors.Is(err, errSetAside) {
+			return err
+		}
+		a.log.Error("starting without a journal", "error", err)
+	}
+	if err := a.cfg.State.Sweep(journalFile); err != nil {
+		return err
+	}
+	a.journal = j
+	a.userID = a.cfg.Account.KnownUser(ctx)
+	for _, r := range j.Keys {
+		h := a.hold(r)
+		h.adopted, h.sent = true, true
+		switch {
+		case r.URL != a.cfg.URL:
+			a.strand(h, "it belongs to another API, "+r.URL)
+		case a.userID == 0 && r.Login != a.cfg.Login:
+			a.undecided = append(a.undecided, h)
+		case a.userID != 0 && r.UserID != a.userID:
+			a.strand(h, "it belongs to another account")
+		default:
+			a.sort(h)
+		}
+	}
+	return nil
+}
+
+// strand keeps a key in the journal that this configuration cannot do anything about.
+func (a *Agent) strand(h *holding, why string) {
+	if a.clock.now().wall.After(h.rec.Expiry.Add(time.Hour)) {
+		return // it died by itself
+	}
+	a.stranded = append(a.stranded, h)
+	a.log.Warn("a key of the journal is left to expire: "+why, h.attrs()...)
+}
+
+// decide sorts the keys whose account was in doubt, now that ours is known.
+func (a *Agent) decide() {
+	for _, h := range a.undecided {
+		if h.rec.UserID != a.userID {
+			a.strand(h, "it belongs to another account")
+			continue
+		}
+		h.rec.Login = a.cfg.Login
+		a.sort(h)
+	}
+	a.undecided = nil
+	a.adopt()
+}
+
+// sort finds a key's place: in use, on its way, or to be revoked.
+func (a *Agent) sort(h *holding) {
+	r := &h.rec
+	mine := r.Kind == a.cfg.Kind && r.Target == a.cfg.Target
+	usable := mine && r.Secret != ""
+	switch {
+	case usable && r.State == published && a.current == nil:
+		a.current = h
+	case usable && (r.State == minting || r.State == minted) && a.successor == nil:
+		a.successor = h
+	case r.State == retiring && mine:
+		h.retireAt = a.clock.now().add(min(r.RetireAt.Sub(a.clock.now().wall), a.cfg.Times.Overlap))
+		a.retiring = append(a.retiring, h)
+	case r.State == minting: // without its secret: only its name tells whether it came to be
+		h.retireAt = a.clock.now()
+		a.retiring = append(a.retiring, h)
+	default:
+		a.retire(h, 0)
+	}
+}
+
+// adopt makes the best of what the journal says is ours.
+func (a *Agent) adopt() {
+	now := a.clock.now()
+	if a.current != nil {
+		a.log.Info("adopting the key of the last start", a.current.attrs()...)
+		a.nextCheck = now.add(a.cfg.Times.Check)
+		a.nextTend = a.nextCheck // its session is not needed before
+		return
+	}
+	a.nextTend = now.add(a.cfg.Times.Check)
+	if a.successor != nil && a.cfg.Publisher.Intact(a.publication(a.successor)) {
+		return // the app reads it already: killed between the file and the journal
+	}
+	if err := a.cfg.Publisher.Remove(); err != nil {
+		a.log.Error("an output of an earlier key could not be removed", "error", err)
+	}
+}
+
+// attrs are what a log line says of a key.
+func (h *holding) attrs() []any {
+	return []any{"key", h.rec.Name, "id", h.rec.ID, "expires", h.rec.Expiry.UTC().Truncate(time.Second)}
+}

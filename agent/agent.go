@@ -1,0 +1,254 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/balena-injector/injector/key"
+)
+
+// Config is what an agent is made of. All fields are required unless they say otherwise.
+type Config struct {
+	Issuer    Issuer
+	Account   Account
+	Publisher Publisher
+	State     *StateDir // locked by the caller
+	Budget    *Budget   // the one that Issuer counts against
+	Times     Times
+
+	Prefix string   // of the keys' names: key.CheckPrefix
+	URL    string   // the API's; a key of the journal is never sent to another one
+	Login  string   // whose credential it is, as far as the configuration says; may be empty
+	Kind   key.Kind // of the keys
+	Target string   // the fleet or device as configured; empty for user keys
+	// Outputs are the paths that the publisher writes, for the journal's reader.
+	Outputs []string
+
+	InitTimeout     time.Duration // for Init
+	ShutdownDelay   time.Duration // how long the key lives on after a stop; part of the next
+	ShutdownTimeout time.Duration // for all of an orderly end
+	KeepOnExit      bool          // hand over instead of revoking
+
+	Log *slog.Logger
+	// Advise, if not nil, returns what a person could do about an error, or "".
+	Advise func(error) string
+	// Wall, if not nil, replaces the wall clock, for tests.
+	Wall func() time.Time
+}
+
+// Agent keeps one key. Make it with New, then call one of Init, Run and Revoke, once.
+// Status, Ready, Alive and Wake may be called at any time and from any goroutine.
+type Agent struct {
+	cfg   Config
+	log   *slog.Logger
+	clock clock
+	wake  chan struct{}
+	kill  context.Context // done: give up at once
+
+	// Owned by the goroutine in Init, Run or Revoke.
+	journal   journal
+	undecided []*holding // whether they are ours takes Identify
+	current   *holding   // what the app reads
+	successor *holding   // what it will read
+	retiring  []*holding
+	stranded  []*holding // of another account or server: named, left to expire
+	steps     map[step]*streak
+	userID    int64
+	targetID  int64
+	ignores   bool // the server ignores chosen secrets
+	found     bool // the current key's id was asked for, whatever came of it
+	nextCheck instant
+	nextTend  instant
+	tendDone  bool // nothing to tend, ever
+	pace      pace
+	failedAt  instant // of the last repeated failure that was logged
+
+	stopped  atomic.Int64 // when the stop came, on the monotonic clock; 0: not yet
+	status   atomic.Pointer[snapshot]
+	beat     atomic.Int64 // when the loop last turned, on the monotonic clock
+	counters counters
+}
+
+// pace spaces out mints that nobody planned.
+type pace struct {
+	last  instant
+	any   bool
+	young int // keys in a row that died young
+}
+
+// ErrHandOver as the cause of the stop context's end makes Run leave the key to the next start.
+var ErrHandOver = errors.New("handing over to the next start")
+
+// ErrInitTimeout is what Init returns, wrapped, when nothing was published in time.
+var ErrInitTimeout = errors.New("nothing was published in time")
+
+// LeftError tells which keys could have been revoked, and were left to expire.
+type LeftError struct{ Keys []KeyStatus }
+
+// Error names the keys.
+func (e *LeftError) Error() string {
+	names := make([]string, len(e.Keys))
+	for i, k := range e.Keys {
+		names[i] = fmt.Sprintf("%s (id %d, expires %s)", k.Name, k.ID, k.Expiry.UTC().Format(time.RFC3339))
+	}
+	return "left to expire, not revoked: " + strings.Join(names, ", ")
+}
+
+// New returns an agent. It does nothing yet.
+func New(cfg Config) *Agent {
+	a := &Agent{cfg: cfg, log: cfg.Log, clock: newClock(cfg.Wall), wake: make(chan struct{}, 1), steps: map[step]*streak{}}
+	a.beat.Store(int64(time.Since(a.clock.start)))
+	a.status.Store(&snapshot{Phase: "starting", Reason: "starting"})
+	return a
+}
+
+// Wake tells the agent that something may have changed, such as a credential: steps that rest
+// because of a refusal are due again. It never blocks.
+func (a *Agent) Wake() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run keeps a key until stop is done; then it revokes all its keys, or, if ErrHandOver is the
+// cause, leaves them to the next start. It returns nil after a clean end and *LeftError if keys
+// were left. When kill is done it returns at once, and the journal tells what was left.
+func (a *Agent) Run(stop, kill context.Context) error {
+	a.kill = kill
+	defer a.watch(stop)()
+	if err := a.open(stop); err != nil {
+		return err
+	}
+	_ = a.loop(stop, false)
+	if a.cfg.KeepOnExit || errors.Is(context.Cause(stop), ErrHandOver) {
+		return a.handOver()
+	}
+	return a.shutdown()
+}
+
+// Init adopts or mints a key and publishes it, for a later Run to adopt. If it does not succeed
+// within Config.InitTimeout, or cannot succeed, it revokes what it made and returns why. A stop
+// counts as failure.
+func (a *Agent) Init(stop, kill context.Context) error {
+	a.kill = kill
+	defer a.watch(stop)()
+	ctx, cancel := context.WithTimeoutCause(stop, a.cfg.InitTimeout, ErrInitTimeout)
+	defer cancel()
+	if err := a.open(ctx); err != nil {
+		return err
+	}
+	err := a.loop(ctx, true)
+	if err == nil {
+		return nil
+	}
+	if errors.Is(context.Cause(ctx), ErrInitTimeout) {
+		err = fmt.Errorf("%w: gave up after %v while trying to %s", ErrInitTimeout, a.cfg.InitTimeout, a.hanging())
+	}
+	if errors.Is(context.Cause(stop), ErrHandOver) {
+		return a.handOver()
+	}
+	return errors.Join(err, a.shutdown())
+}
+
+// Revoke revokes all keys of the journal and removes the outputs.
+func (a *Agent) Revoke(stop, kill context.Context) error {
+	a.kill = kill
+	if err := a.load(stop); err != nil {
+		return err
+	}
+	a.retiring = append(a.retiring, a.undecided...)
+	a.undecided = nil
+	return a.shutdown()
+}
+
+// watch notes when the stop comes: the budget of an orderly end counts from there.
+func (a *Agent) watch(stop context.Context) (undo func() bool) {
+	return context.AfterFunc(stop, func() { a.stopped.Store(max(1, int64(a.clock.now().mono))) })
+}
+
+// open makes the agent ready for its loop.
+func (a *Agent) open(ctx context.Context) error {
+	if err := a.cfg.Publisher.Prove(); err != nil {
+		return err
+	}
+	if err := a.load(ctx); err != nil {
+		return err
+	}
+	if len(a.undecided) == 0 {
+		a.adopt()
+	}
+	return nil
+}
+
+// loop runs the steps that are due until ctx is done, or, if once, until there is something to
+// leave to Run or a failure that trying again will not mend.
+func (a *Agent) loop(ctx context.Context, once bool) error {
+	for {
+		now := a.clock.now()
+		a.beat.Store(int64(now.mono))
+		a.publishStatus("running")
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if once && a.settled() {
+			return nil
+		}
+		t, wait := a.next(now)
+		if wait > 0 {
+			a.sleep(ctx, min(wait, maxSleep))
+			continue
+		}
+		err := t.run(ctx)
+		a.note(ctx, t.step, err)
+		if once && a.hopeless(t.step, err) {
+			return err
+		}
+	}
+}
+
+// sleep waits, but not when there is news.
+func (a *Agent) sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	case <-a.wake:
+		a.forgiveRefusals()
+	}
+}
+
+// settled tells whether Init is done: the app has a verified key and nothing is on its way.
+func (a *Agent) settled() bool {
+	return a.current != nil && a.current.verified && !a.current.dead && a.successor == nil && (a.current.rec.ID != 0 || a.found) &&
+		a.cfg.Publisher.Intact(a.publication(a.current))
+}
+
+// hopeless tells whether Init should give up: the credential is refused or cannot mint, or the
+// same request was wrong three times.
+func (a *Agent) hopeless(s step, err error) bool {
+	class, _ := key.ClassOf(err)
+	switch class {
+	case key.Refused, key.FreshLogin:
+		return a.current == nil || a.current.dead
+	case key.Wrong:
+		return a.steps[s] != nil && a.steps[s].failures >= 3
+	}
+	return false
+}
+
+// serverNow is the server's time as well as we know it.
+func (a *Agent) serverNow() time.Time {
+	now, _ := a.cfg.Account.Now()
+	return now
+}
+
+// jitter draws a new key's jitter.
+func (a *Agent) jitter() time.Duration { return a.cfg.Times.jitterFor(rand.Float64()) }

@@ -1,0 +1,72 @@
+package agent
+
+import (
+	"sync"
+	"time"
+)
+
+const (
+	budgetSize   = 20
+	budgetRefill = 30 * time.Second
+)
+
+// Budget limits the requests of one key, whatever fails: 20 at once and one more every 30 s, so
+// at most 40 in any 10 minutes. A schedule that needs more by itself (a TTL of a few minutes or
+// less, a check every few seconds) gets just that.
+//
+// It is safe for concurrent use. Make it with NewBudget.
+type Budget struct {
+	mu     sync.Mutex
+	start  time.Time
+	refill time.Duration
+	tokens float64
+	at     time.Duration // when tokens was right
+	open   bool
+}
+
+// NewBudget returns a full budget for that schedule. rotating tells that the keys cannot be
+// extended, so that each one is replaced.
+func NewBudget(t Times, rotating bool) *Budget {
+	return &Budget{start: time.Now(), refill: refillFor(t, rotating), tokens: budgetSize}
+}
+
+// refillFor returns how often a request is added to the budget.
+func refillFor(t Times, rotating bool) time.Duration {
+	const extension, rotation = 2, 14 // requests: PATCH and read; all of a key's birth and end
+	shortest := float64(t.TTL) / 2    // between two extensions, with the most jitter
+	perSecond := 1/t.Check.Seconds() + extension/(shortest/float64(time.Second))
+	if rotating {
+		perSecond += rotation / (shortest / float64(time.Second))
+	} else if t.MaxTTL > 0 {
+		perSecond += rotation / max(t.MaxTTL-t.TTL, t.TTL/2).Seconds()
+	}
+	return min(budgetRefill, time.Duration(float64(time.Second)/perSecond))
+}
+
+// Admit takes a request from the budget, unless the server wants us to wait (held), and
+// returns 0; or it takes nothing and returns how long to wait.
+func (b *Budget) Admit(held time.Duration) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.open {
+		return 0
+	}
+	if held > 0 {
+		return held
+	}
+	now := time.Since(b.start)
+	b.tokens = min(budgetSize, b.tokens+float64(now-b.at)/float64(b.refill))
+	b.at = now
+	if b.tokens < 1 {
+		return time.Duration((1-b.tokens)*float64(b.refill)) + time.Millisecond
+	}
+	b.tokens--
+	return 0
+}
+
+// Open lifts the limit: an agent that stops has its own, a few seconds.
+func (b *Budget) Open() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.open = true
+}

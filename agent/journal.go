@@ -1,0 +1,139 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/balena-injector/injector/internal/rootdir"
+	"github.com/balena-injector/injector/key"
+)
+
+// journalVersion changes when an older program could misread the file.
+const journalVersion = 1
+
+// maxJournal caps what is read: some 400 keys.
+const maxJournal = 256 << 10
+
+// state is how far a key has come.
+type state string
+
+const (
+	minting   state = "minting"   // the request that creates it was or is about to be sent
+	minted    state = "minted"    // it exists, and no app has seen it
+	published state = "published" // apps read it
+	retiring  state = "retiring"  // to be revoked, at RetireAt
+)
+
+// record is one key in the journal. Times are the server's, but for RetireAt.
+type record struct {
+	Name     string    `json:"name"`
+	Secret   string    `json:"secret,omitempty"` // only in memory
+	ID       int64     `json:"id,omitempty"`
+	State    state     `json:"state"`
+	Expiry   time.Time `json:"expiry"`
+	Created  time.Time `json:"created"`
+	RetireAt time.Time `json:"retire_at,omitzero"`
+	// Foreign secret: the server ignored the choice, so name and secret do not prove each other.
+	Given bool `json:"given,omitempty"`
+
+	URL      string   `json:"url"`
+	UserID   int64    `json:"user_id"`
+	Login    string   `json:"login,omitempty"`
+	Kind     key.Kind `json:"kind"`
+	Target   string   `json:"target,omitempty"`
+	TargetID int64    `json:"target_id,omitempty"`
+}
+
+// journal is the private record of every key that this agent has, or may have, at balena.
+type journal struct {
+	Version    int      `json:"version"`
+	Generation int      `json:"generation"`
+	Outputs    []string `json:"outputs,omitempty"`
+	Keys       []record `json:"keys"`
+}
+
+// errSetAside is wrapped by errors about a journal that cannot be used.
+var errSetAside = errors.New("the journal cannot be used")
+
+// loadJournal reads the journal; an empty one if there is none. One that is corrupt or of
+// another version is set aside under another name, and reported with errSetAside.
+func loadJournal(dir *StateDir) (journal, error) {
+	empty := journal{Version: journalVersion}
+	raw, err := dir.Read(journalFile, maxJournal)
+	if errors.Is(err, fs.ErrNotExist) {
+		return empty, nil
+	}
+	var j journal
+	if err == nil {
+		j, err = parseJournal(raw)
+	}
+	if err == nil {
+		return j, nil
+	}
+	aside := journalFile + ".unusable"
+	if e := dir.Root().Rename(journalFile, aside); e != nil {
+		return empty, fmt.Errorf("%w: %w; it could not be set aside: %w", errSetAside, err, e)
+	}
+	return empty, fmt.Errorf("%w: %w; it was set aside as %s/%s, and keys that it named die at their expiry", errSetAside, err, dir.Path(), aside)
+}
+
+// parseJournal reads and checks a journal.
+func parseJournal(raw []byte) (journal, error) {
+	var j journal
+	if err := json.Unmarshal(raw, &j); err != nil {
+		return j, fmt.Errorf("not the JSON of a journal: %w", err)
+	}
+	if j.Version != journalVersion {
+		return j, fmt.Errorf("version %d, and this program knows version %d", j.Version, journalVersion)
+	}
+	for _, r := range j.Keys {
+		if err := r.check(); err != nil {
+			return j, fmt.Errorf("key %q: %w", r.Name, err)
+		}
+	}
+	return j, nil
+}
+
+// check refuses records that this program cannot have written. A name must have our form and,
+// where the secret is there, be the secret's: nobody who edits the file can make us revoke a key
+// that is not ours.
+func (r record) check() error {
+	cut := len(r.Name) - len("-") - 20
+	switch {
+	case cut < 1 || !key.Named(r.Name[:cut], r.Name):
+		return errors.New("not a name that this program gives")
+	case r.Secret != "" && !r.Given && key.Name(r.Name[:cut], key.NewSecret(r.Secret)) != r.Name:
+		return errors.New("name and secret do not belong together")
+	case r.State != minting && r.State != minted && r.State != published && r.State != retiring:
+		return fmt.Errorf("state %q", r.State)
+	case r.Expiry.IsZero() || r.URL == "" || r.UserID <= 0 || r.ID < 0:
+		return errors.New("expiry, URL or user is missing")
+	case r.Kind != key.User && r.Kind != key.Fleet && r.Kind != key.Device:
+		return fmt.Errorf("kind %q", r.Kind)
+	}
+	return nil
+}
+
+// save writes the journal as a whole. Secrets are kept only where the directory is in memory:
+// there the app's own file shows no less.
+func (j journal) save(dir *StateDir) error {
+	if !dir.KeepsSecrets() {
+		j.Keys = append([]record(nil), j.Keys...)
+		for i := range j.Keys {
+			j.Keys[i].Secret = ""
+		}
+	}
+	raw, err := json.MarshalIndent(j, "", " ")
+	if err != nil {
+		return err
+	}
+	return dir.Replace(journalFile, append(raw, '\n'), 0o600, rootdir.Keep)
+}
+
+// key returns the record as the other packages see it.
+func (r record) key() key.Key {
+	return key.Key{ID: r.ID, Name: r.Name, Secret: key.NewSecret(r.Secret), Expiry: r.Expiry, UserID: r.UserID}
+}

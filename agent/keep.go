@@ -1,0 +1,184 @@
+package agent
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/balena-injector/injector/key"
+)
+
+// find reads the current key's id, which is needed to extend and to revoke it. Whatever comes of
+// it, it is asked for again only when it is needed.
+func (a *Agent) find(ctx context.Context) error {
+	h := a.current
+	row, err := a.cfg.Issuer.Find(ctx, h.key())
+	switch class, _ := key.ClassOf(err); {
+	case err == nil:
+		a.found = true
+		h.rec.ID = row.ID
+		a.setExpiry(h, row.Expiry)
+		return a.save()
+	case class == key.Gone || class == key.Unrevocable:
+		a.found = true
+		if class == key.Unrevocable || !h.unlisted {
+			a.log.Warn("the server does not list this key: it can neither be extended nor revoked, so it is replaced in time and dies at its expiry",
+				append(h.attrs(), "reason", err)...)
+		}
+		h.stuck = h.unlisted || class == key.Unrevocable // the second time it is certain
+		h.unlisted = true
+		return nil
+	}
+	return err
+}
+
+// extend moves the expiry of the current key; its secret, and so what the app reads, stays.
+func (a *Agent) extend(ctx context.Context) error {
+	h := a.current
+	if h.rec.ID == 0 {
+		if err := a.find(ctx); err != nil || h.rec.ID == 0 {
+			return err
+		}
+	}
+	if _, reliable := a.cfg.Account.Now(); !reliable {
+		// The machine slept, or its clock was set: any answer tells the server's time anew.
+		if err := a.cfg.Issuer.Verify(ctx, h.key()); err != nil && !key.Is(err, key.Gone) {
+			return err
+		}
+	}
+	want := a.serverNow().Add(a.cfg.Times.TTL)
+	got, err := a.cfg.Issuer.Extend(ctx, h.key(), want)
+	switch class, _ := key.ClassOf(err); {
+	case class == key.Gone:
+		h.verified = false // look at it more closely
+		return nil
+	case class == key.Unrevocable:
+		h.stuck = true
+		return nil
+	case err != nil:
+		return err
+	case got.Before(want.Add(-slack)) || got.After(want.Add(slack)):
+		h.stuck = true
+		a.log.Warn("the server answered 200 and did not move the expiry: the key is replaced instead", h.attrs()...)
+		return nil
+	}
+	late := a.cfg.Times.tooOld(a.age(h))
+	a.setExpiry(h, got)
+	h.adopted = false
+	a.counters.extensions.Add(1)
+	now := a.clock.now()
+	args := append(h.attrs(), "next_extension_in", until(now, a.extendAt(h)).Round(time.Second))
+	if late {
+		a.log.Warn("extended a key that should have been replaced: no new one could be had", args...)
+	} else {
+		a.log.Info("extended the key", args...)
+	}
+	if err := a.cfg.Publisher.Describe(a.publication(h)); err != nil {
+		a.log.Warn("the new expiry could not be written beside the output", "error", err)
+	}
+	return a.save()
+}
+
+// check asks whether the current key lives.
+func (a *Agent) check(ctx context.Context) error {
+	h := a.current
+	err := a.cfg.Issuer.Verify(ctx, h.key())
+	switch {
+	case err == nil:
+		if !h.verified {
+			h.verified = true
+			a.setExpiry(h, h.rec.Expiry) // the server's time is known now
+		}
+		h.refused = nil
+		a.nextCheck = a.clock.now().add(a.checkPause())
+		return nil
+	case key.Is(err, key.Gone):
+		return a.examine(ctx, h, err)
+	}
+	return err
+}
+
+// checkPause is the check interval with a little less, so that many agents spread out and none
+// is late.
+func (a *Agent) checkPause() time.Duration {
+	return time.Duration(float64(a.cfg.Times.Check) * (0.9 + 0.1*rand.Float64()))
+}
+
+// examine looks at a key that the server refuses: one that merely expired is extended, one that
+// was just made or is still listed gets a minute, any other is dead.
+func (a *Agent) examine(ctx context.Context, h *holding, refusal error) error {
+	row, err := a.cfg.Issuer.Find(ctx, h.key())
+	now := a.clock.now()
+	switch class, _ := key.ClassOf(err); {
+	case err == nil:
+		h.rec.ID = row.ID
+		a.setExpiry(h, row.Expiry)
+		if a.left(h, now) <= slack {
+			a.log.Info("the key has expired; extending it", h.attrs()...)
+			h.verified = false
+			return a.revive(ctx, h)
+		}
+		if h.refused == nil {
+			h.refused = &now
+		}
+		if until(now, h.refused.add(grace)) > 0 {
+			h.verified = false
+			return &pausedError{5 * time.Second, "the server lists the key but refuses it: " + refusal.Error()}
+		}
+	case class == key.Outage || class == key.Busy || class == key.Ambiguous || class == key.Unknown:
+		return err
+	}
+	h.dead = true
+	a.diedYoung(h)
+	a.log.Error("the key is dead: somebody deleted it, or its account's access", append(h.attrs(), "error", refusal)...)
+	return nil
+}
+
+// repair writes the outputs again that somebody changed or removed.
+func (a *Agent) repair(context.Context) error {
+	if err := a.cfg.Publisher.Publish(a.publication(a.current)); err != nil {
+		return err
+	}
+	a.log.Warn("an output was missing or had been changed; it was written again", "generation", a.journal.Generation)
+	return nil
+}
+
+// tend looks after the session, so that extending and revoking work when they must.
+func (a *Agent) tend(ctx context.Context) error {
+	next, err := a.cfg.Account.Tend(ctx)
+	if err != nil {
+		return err
+	}
+	a.tendDone = next == 0
+	a.nextTend = a.clock.now().add(next)
+	return nil
+}
+
+// revoke ends an old key.
+func (a *Agent) revoke(ctx context.Context, h *holding) error {
+	if h.forever {
+		a.log.Info("a key that could not be revoked has expired", h.attrs()...)
+		a.drop(h)
+		return a.save()
+	}
+	if h.rec.State == minting {
+		return a.settleByFind(ctx, h)
+	}
+	err := a.cfg.Issuer.Revoke(ctx, h.key())
+	switch {
+	case err == nil:
+		a.counters.revocations.Add(1)
+		a.log.Info("revoked a key", h.attrs()...)
+		a.drop(h)
+		return a.save()
+	case key.Is(err, key.Unrevocable):
+		h.forever = true
+		a.log.Warn("a key cannot be revoked and dies at its expiry", append(h.attrs(), "reason", err)...)
+		return nil
+	case a.left(h, a.clock.now()) < -a.cfg.Times.TTL:
+		a.log.Warn("a key that could not be revoked has long expired", append(h.attrs(), "error", err)...)
+		a.drop(h)
+		return a.save()
+	}
+	return err
+}

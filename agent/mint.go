@@ -1,0 +1,234 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"github.com/balena-injector/injector/key"
+)
+
+// identify finds out whose keys they are, before the journal's are touched.
+func (a *Agent) identify(ctx context.Context) error {
+	user, target, err := a.cfg.Account.Identify(ctx)
+	if err != nil && user == 0 {
+		return err
+	}
+	a.userID, a.targetID = user, target
+	a.decide()
+	return nil
+}
+
+// draft prepares a new key: all that can fail without one is tried first, and the journal names
+// it before anything is sent.
+func (a *Agent) draft(ctx context.Context) error {
+	if err := a.cfg.Publisher.Prove(); err != nil {
+		return err
+	}
+	user, target, err := a.cfg.Account.Identify(ctx)
+	if err != nil {
+		return err
+	}
+	a.userID, a.targetID = user, target
+	now := a.serverNow()
+	k := key.Draft(a.cfg.Prefix, user, now.Add(a.cfg.Times.TTL))
+	h := a.hold(record{Name: k.Name, Secret: k.Secret.Reveal(), State: minting, Expiry: k.Expiry, Created: now,
+		URL: a.cfg.URL, UserID: user, Login: a.cfg.Login, Kind: a.cfg.Kind, Target: a.cfg.Target, TargetID: target})
+	a.successor = h
+	if err := a.save(); err != nil {
+		a.successor = nil
+		return err
+	}
+	if a.pace.any && (a.current == nil || a.current.dead) {
+		a.pace.last = a.clock.now()
+	}
+	return nil
+}
+
+// settle sends the mint until its fate is known.
+func (a *Agent) settle(ctx context.Context) error {
+	h := a.successor
+	if a.ignores && h.sent {
+		return a.settleByFind(ctx, h)
+	}
+	k := h.key()
+	if a.left(h, a.clock.now()) < a.cfg.Times.TTL/2 {
+		// An old draft. What was sent before may have landed with the old expiry, so that stays in
+		// the journal until the server says otherwise.
+		if _, _, err := a.cfg.Account.Identify(ctx); err != nil {
+			return err
+		}
+		k.Expiry = a.serverNow().Add(a.cfg.Times.TTL)
+	}
+	grace, cancel := a.graceful(ctx)
+	defer cancel()
+	secret, existed, err := a.cfg.Issuer.Mint(grace, k)
+	class, _ := key.ClassOf(err)
+	h.sent = h.sent || err == nil || class == key.Ambiguous || class == key.Unknown
+	if err != nil {
+		return err
+	}
+	if !secret.Equal(k.Secret) {
+		a.ignores, h.rec.Given = true, true
+		h.rec.Secret = secret.Reveal()
+		a.log.Warn("the server ignores chosen secrets; a lost answer may cost a key until it expires", h.attrs()...)
+	}
+	return a.nowMinted(h, k.Expiry, existed)
+}
+
+func (a *Agent) nowMinted(h *holding, expiry time.Time, existed bool) error {
+	a.counters.mints.Add(1)
+	if existed {
+		expiry = h.rec.Expiry // that of the first try, until it is read
+	}
+	a.setExpiry(h, expiry)
+	h.rec.State = minted
+	h.born = a.clock.now()
+	a.found = false
+	a.log.Info("minted a key", append(h.attrs(), "settled_by_repeating", existed)...)
+	return a.save()
+}
+
+// settleByFind settles an unanswered mint whose secret nobody knows: the server ignores chosen
+// secrets, or the journal was on disk. If the key turns up it is revoked; after two finds
+// without it, 5 s apart, it is taken for not made.
+func (a *Agent) settleByFind(ctx context.Context, h *holding) error {
+	never, err := a.neverMade(ctx, h)
+	switch {
+	case err != nil:
+		return err
+	case never:
+		a.drop(h)
+	default:
+		h.rec.State = minted
+		a.retire(h, 0)
+	}
+	return a.save()
+}
+
+// neverMade looks for a key by name. It touches nothing but h.
+func (a *Agent) neverMade(ctx context.Context, h *holding) (bool, error) {
+	_, err := a.cfg.Issuer.Find(ctx, h.key())
+	if !key.Is(err, key.Gone) {
+		return false, err
+	}
+	now := a.clock.now()
+	if h.missed == nil {
+		h.missed = &now
+	}
+	if wait := settlePause - (now.mono - h.missed.mono); wait > 0 {
+		return false, &pausedError{wait, "looking once more whether the key came to be"}
+	}
+	return true, nil
+}
+
+// pausedError makes a step wait without having failed.
+type pausedError struct {
+	wait time.Duration
+	why  string
+}
+
+func (p *pausedError) Error() string             { return p.why }
+func (p *pausedError) FailureClass() key.Class   { return key.Busy }
+func (p *pausedError) RetryAfter() time.Duration { return p.wait }
+
+// graceful returns a context for a request that must not be cut off by a stop: it ends when half
+// of the shutdown's time is gone, so that the rest is left for revoking.
+func (a *Agent) graceful(stop context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(a.kill)
+	undo := context.AfterFunc(stop, func() {
+		timer := time.AfterFunc(a.cfg.ShutdownTimeout/2, cancel)
+		context.AfterFunc(ctx, func() { timer.Stop() })
+	})
+	return ctx, func() { undo(); cancel() }
+}
+
+// verifyNew proves a new key before any app sees it.
+func (a *Agent) verifyNew(ctx context.Context) error {
+	h := a.successor
+	err := a.cfg.Issuer.Verify(ctx, h.key())
+	switch {
+	case err == nil:
+		h.verified, h.refused = true, nil
+		return nil
+	case !key.Is(err, key.Gone):
+		return err
+	}
+	now := a.clock.now()
+	if h.refused == nil {
+		h.refused = &now
+	}
+	// A key that an earlier try made may have expired since: the same secret can be revived.
+	if row, e := a.cfg.Issuer.Find(ctx, h.key()); e == nil {
+		h.rec.ID = row.ID
+		a.setExpiry(h, row.Expiry)
+		if a.left(h, now) <= 0 {
+			return a.revive(ctx, h)
+		}
+	}
+	if until(now, h.refused.add(grace)) > 0 {
+		return &pausedError{5 * time.Second, "the server does not accept the new key yet: " + err.Error()}
+	}
+	a.log.Error("the new key is refused and given up", append(h.attrs(), "error", err)...)
+	a.diedYoung(h)
+	a.retire(h, 0)
+	return a.save()
+}
+
+// revive extends a key that looks expired; whether that helped, verifying tells.
+func (a *Agent) revive(ctx context.Context, h *holding) error {
+	expiry, err := a.cfg.Issuer.Extend(ctx, h.key(), a.serverNow().Add(a.cfg.Times.TTL))
+	if err != nil {
+		return err
+	}
+	a.setExpiry(h, expiry)
+	return a.save()
+}
+
+// diedYoung remembers for the pace of replacements how long a key lived.
+func (a *Agent) diedYoung(h *holding) {
+	if !a.pace.any {
+		a.pace.any = true
+		a.pace.last = a.clock.now().add(-time.Hour) // the first replacement comes at once
+	}
+	if lived := a.clock.now().mono - h.born.mono; a.cfg.Times.diesYoung(lived) {
+		a.pace.young++
+	} else {
+		a.pace.young = 0
+	}
+}
+
+// publishNew shows the new key to the app, and puts the old one into its overlap.
+func (a *Agent) publishNew(context.Context) error {
+	h, old := a.successor, a.current
+	if a.left(h, a.clock.now()) <= 0 {
+		h.verified = false // it waited too long; verifying finds out and revives it
+		return nil
+	}
+	p := a.publication(h)
+	p.Generation++
+	if err := a.cfg.Publisher.Publish(p); err != nil {
+		return err
+	}
+	a.journal.Generation = p.Generation
+	h.rec.State = published
+	a.current, a.successor = h, nil
+	if old != nil {
+		overlap := a.cfg.Times.Overlap
+		if old.dead {
+			overlap = 0
+		}
+		a.current = nil
+		a.retire(old, overlap)
+		a.current = h
+		a.counters.rotations.Add(1)
+	}
+	now := a.clock.now()
+	a.nextCheck = now.add(a.checkPause())
+	a.nextTend = now
+	args := append(h.attrs(), "generation", p.Generation, "next_extension_in", until(now, a.extendAt(h)).Round(time.Second))
+	if old != nil {
+		args = append(args, "old_key", old.rec.Name, "old_key_lives_for", until(now, old.retireAt).Round(time.Second))
+	}
+	a.log.Info("published", args...)
+	return a.save()
+}

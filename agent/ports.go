@@ -1,0 +1,55 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"github.com/balena-injector/injector/key"
+)
+
+// Issuer makes and ends keys. Failures are key.Failures; what each class means for a method is
+// said there. An Issuer must count every request against the agent's Budget.
+type Issuer interface {
+	// Mint creates k, or finds (existed) that an earlier call did. It is called with the same
+	// name and secret until it succeeds. The secret returned is the one that counts. A class
+	// other than key.Ambiguous, key.Outage and key.Busy promises that this call created nothing.
+	Mint(ctx context.Context, k key.Key) (secret key.Secret, existed bool, err error)
+	// Find returns k with the server's id and expiry, key.Gone if it lists no such key, or
+	// key.Unrevocable if the credential cannot list keys.
+	Find(ctx context.Context, k key.Key) (key.Key, error)
+	// Extend asks for another expiry and returns the one that the server has then, which the
+	// caller compares. key.Gone: there is no such key; key.Unrevocable: it cannot be extended.
+	Extend(ctx context.Context, k key.Key, expiry time.Time) (time.Time, error)
+	// Revoke ends k, and returns nil once it is known to be gone. key.Unrevocable: nothing but
+	// its expiry ends it.
+	Revoke(ctx context.Context, k key.Key) error
+	// Verify returns nil if the server accepts k, and key.Gone only if it is dead beyond doubt.
+	Verify(ctx context.Context, k key.Key) error
+}
+
+// Account is whose keys they are.
+type Account interface {
+	// Identify returns the account's user id and the id of the user, fleet or device that the
+	// keys act for, and sees to it that the server's time is known.
+	Identify(ctx context.Context) (userID, targetID int64, err error)
+	// KnownUser returns the user id as far as it is known without asking; else 0.
+	KnownUser(ctx context.Context) int64
+	// Tend looks after the session and returns when to do so again; 0 means never.
+	Tend(ctx context.Context) (time.Duration, error)
+	// Now returns the server's time, and whether it can be relied on.
+	Now() (time.Time, bool)
+}
+
+// Publisher makes a key visible to the app. Prove and Intact may be called from any goroutine.
+type Publisher interface {
+	// Prove tries out, without changing what the app sees, that publishing will work.
+	Prove() error
+	// Publish replaces all outputs, or none. Equal outputs are not written again.
+	Publish(p key.Publication) error
+	// Describe tells of a new expiry; the secret is the one published last.
+	Describe(p key.Publication) error
+	// Intact tells whether the outputs are what Publish(p) wrote.
+	Intact(p key.Publication) bool
+	// Remove removes all outputs. It is no error if there are none.
+	Remove() error
+}

@@ -1,0 +1,292 @@
+package agent
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/balena-injector/injector/key"
+)
+
+// kind of step, in words that follow "trying to".
+type kind string
+
+const (
+	identify kind = "find out whose account it is"
+	draft    kind = "prepare a new key"
+	settle   kind = "mint the key"
+	verify   kind = "verify the new key"
+	publish  kind = "publish the key"
+	confirm  kind = "verify the adopted key"
+	find     kind = "find the key's id"
+	extend   kind = "extend the key"
+	check    kind = "check that the key lives"
+	repair   kind = "write the outputs again"
+	retire   kind = "revoke an old key"
+	tend     kind = "look after the session"
+)
+
+// step names a step; the key only where there can be several.
+type step struct {
+	kind kind
+	name string
+}
+
+// task is a step that is or will be due.
+type task struct {
+	step
+	in  time.Duration
+	run func(context.Context) error
+}
+
+// streak is a row of failures of one step.
+type streak struct {
+	failures int
+	class    key.Class
+	until    time.Duration // on the monotonic clock: a pause is not shortened by setting a clock
+	err      error
+	since    instant
+}
+
+// next returns the first task that is due, or the one that will be, and how long that takes.
+func (a *Agent) next(now instant) (task, time.Duration) {
+	tasks := a.tasks(now)
+	best := task{in: maxSleep}
+	for _, t := range tasks {
+		if s := a.steps[t.step]; s != nil {
+			t.in = max(t.in, s.until-now.mono)
+		}
+		if t.in <= 0 {
+			return t, 0
+		}
+		if t.in < best.in {
+			best = t
+		}
+	}
+	return best, best.in
+}
+
+// tasks lists what there is to do, the most urgent first.
+func (a *Agent) tasks(now instant) []task {
+	var list []task
+	add := func(k kind, in time.Duration, run func(context.Context) error) {
+		list = append(list, task{step{kind: k}, in, run})
+	}
+	if len(a.undecided) > 0 {
+		add(identify, 0, a.identify)
+		return list
+	}
+	if s := a.successor; s != nil {
+		switch {
+		case s.rec.State == minting:
+			add(settle, 0, a.settle)
+		case !s.verified:
+			add(verify, 0, a.verifyNew)
+		default:
+			add(publish, 0, a.publishNew)
+		}
+	}
+	if a.current != nil {
+		list = append(list, a.currentTasks(now)...)
+	}
+	for _, h := range a.retiring {
+		if in, ok := a.retireIn(h, now); ok {
+			list = append(list, task{step{retire, h.rec.Name}, in, func(ctx context.Context) error { return a.revoke(ctx, h) }})
+		}
+	}
+	if in, ok := a.mintIn(now); ok {
+		add(draft, in, a.draft)
+	}
+	if !a.tendDone && (a.current != nil || a.successor != nil) {
+		add(tend, until(now, a.nextTend), a.tend)
+	}
+	return list
+}
+
+// currentTasks lists what there is to do for the key that the app reads.
+func (a *Agent) currentTasks(now instant) []task {
+	var list []task
+	add := func(k kind, in time.Duration, run func(context.Context) error) {
+		list = append(list, task{step{kind: k}, in, run})
+	}
+	c := a.current
+	switch {
+	case c.dead:
+		return nil
+	case !c.verified:
+		add(confirm, 0, a.check)
+		return list
+	}
+	if a.successor == nil && !a.cfg.Publisher.Intact(a.publication(c)) {
+		add(repair, 0, a.repair)
+	}
+	if c.rec.ID == 0 && !a.found {
+		add(find, 0, a.find)
+	}
+	if in := a.extendIn(c, now); a.extends(c, in) {
+		add(extend, in, a.extend)
+	}
+	add(check, until(now, a.nextCheck), a.check)
+	return list
+}
+
+// extendIn returns how long it is until c must be extended or replaced.
+func (a *Agent) extendIn(c *holding, now instant) time.Duration {
+	if c.adopted && a.left(c, now) > a.cfg.Times.TTL+2*slack && !c.stuck {
+		return 0 // made with a longer TTL: what nobody can revoke must die within this one
+	}
+	return until(now, a.extendAt(c))
+}
+
+// extends tells whether c is to be extended rather than replaced. One that is too old is
+// extended all the same while a successor is not to be had.
+func (a *Agent) extends(c *holding, in time.Duration) bool {
+	if c.stuck {
+		return false
+	}
+	if in > 0 || !a.cfg.Times.tooOld(a.age(c)) {
+		return true
+	}
+	for _, k := range []kind{draft, settle, verify, publish} {
+		if s := a.steps[step{kind: k}]; s != nil && s.failures > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// mintIn returns how long it is until a new key must be made, and whether one will be.
+func (a *Agent) mintIn(now instant) (time.Duration, bool) {
+	c := a.current
+	var in time.Duration
+	switch {
+	case a.successor != nil:
+		return 0, false
+	case c == nil, c.dead:
+		in = a.unplannedIn(now)
+	case !c.verified:
+		return 0, false
+	case c.stuck:
+		in = until(now, a.extendAt(c))
+	case a.cfg.Times.tooOld(a.age(c) + max(0, a.extendIn(c, now))):
+		in = a.extendIn(c, now)
+	default:
+		return 0, false
+	}
+	if in <= 0 && a.alive(now) >= 2 {
+		in = a.makeRoom(now)
+	}
+	return in, true
+}
+
+// unplannedIn spaces mints that nobody planned: at once, then ever further apart while keys die
+// young.
+func (a *Agent) unplannedIn(now instant) time.Duration {
+	if !a.pace.any {
+		return 0
+	}
+	return until(now, a.pace.last.add(a.cfg.Times.replacementGap(a.pace.young)))
+}
+
+// makeRoom ends an overlap early: a third key is made only when the oldest of two is gone. It
+// returns how long that takes at most.
+func (a *Agent) makeRoom(now instant) time.Duration {
+	wait := maxSleep
+	for _, h := range a.retiring {
+		if h.dead || a.left(h, now) <= -slack {
+			continue
+		}
+		if !h.forever && until(now, h.retireAt) > 0 {
+			a.log.Info("ending the overlap early: another key is needed, and two are the limit", h.attrs()...)
+			h.retireAt = now
+		}
+		wait = min(wait, max(time.Second, a.left(h, now)+2*slack))
+	}
+	return wait
+}
+
+// retireIn returns how long it is until h is to be revoked or, if that is impossible, forgotten.
+func (a *Agent) retireIn(h *holding, now instant) (time.Duration, bool) {
+	if h.forever {
+		return max(0, a.left(h, now)+2*slack), true
+	}
+	return until(now, h.retireAt), true
+}
+
+// note remembers how a step went, and says so in the log.
+func (a *Agent) note(ctx context.Context, s step, err error) {
+	old := a.steps[s]
+	if err == nil {
+		if old != nil && old.failures > 0 {
+			a.log.Info("recovered: could "+string(s.kind), "after_failures", old.failures, "after", a.since(old.since))
+		}
+		delete(a.steps, s)
+		return
+	}
+	if ctx.Err() != nil {
+		return // the stop, not a failure
+	}
+	now := a.clock.now()
+	if old == nil {
+		old = &streak{since: now}
+		a.steps[s] = old
+	}
+	class, wait := key.ClassOf(err)
+	first := old.failures == 0 || old.class != class
+	old.failures++
+	old.class, old.err = class, err
+	left := a.cfg.Times.TTL
+	if a.current != nil {
+		left = a.left(a.current, now)
+	}
+	pause := pauseFor(class, wait, old.failures, left, rand.Float64())
+	old.until = now.mono + pause
+	a.logFailure(s, err, pause, first)
+}
+
+func (a *Agent) since(i instant) time.Duration {
+	return (a.clock.now().mono - i.mono).Round(time.Second)
+}
+
+// logFailure says what failed: the first of a row at once, the others at most once a minute
+// together.
+func (a *Agent) logFailure(s step, err error, pause time.Duration, first bool) {
+	now := a.clock.now()
+	if !first && now.mono-a.failedAt.mono < time.Minute {
+		a.log.Debug("could not "+string(s.kind), "error", err, "next_try_in", pause.Round(time.Millisecond))
+		return
+	}
+	a.failedAt = now
+	args := []any{"error", err, "next_try_in", pause.Round(time.Second)}
+	if a.cfg.Advise != nil {
+		if advice := a.cfg.Advise(err); advice != "" {
+			args = append(args, "fix", advice)
+		}
+	}
+	a.log.Warn("could not "+string(s.kind), args...)
+}
+
+// forgiveRefusals makes steps due that rest because of the credential.
+func (a *Agent) forgiveRefusals() {
+	for s, row := range a.steps {
+		if row.class == key.Refused || row.class == key.FreshLogin {
+			delete(a.steps, s)
+		}
+	}
+}
+
+// hanging names the step that keeps failing, or that is due, for people.
+func (a *Agent) hanging() string {
+	var worst *streak
+	var name kind
+	for s, row := range a.steps {
+		if worst == nil || row.failures > worst.failures {
+			worst, name = row, s.kind
+		}
+	}
+	if worst != nil {
+		return string(name) + " (" + worst.err.Error() + ")"
+	}
+	t, _ := a.next(a.clock.now())
+	return string(t.kind)
+}

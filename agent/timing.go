@@ -1,0 +1,95 @@
+package agent
+
+import (
+	"time"
+
+	"github.com/balena-injector/injector/key"
+)
+
+// Times is the schedule of a key. All fields are required but MaxTTL.
+type Times struct {
+	TTL     time.Duration // how far ahead an expiry is set; at least MinTTL
+	MaxTTL  time.Duration // how old a key may get before it is replaced; 0: never replaced
+	Overlap time.Duration // how long the old key lives on after a new one was published
+	Check   time.Duration // how often the server is asked whether the key lives
+}
+
+const (
+	// MinTTL is the shortest TTL: below it a slow answer costs the key.
+	MinTTL = 10 * time.Second
+	// maxSleep bounds how late the agent is after the machine slept or its clock was set.
+	maxSleep = 30 * time.Second
+	// grace is how long a new key may be refused before it counts as dead: balenaCloud's
+	// servers need up to 71 s to learn of a change (a public transcript), openBalena 10 ms.
+	grace = time.Minute
+	// settlePause lies between the two finds that settle a mint on a server which ignores
+	// chosen secrets; a cut request was seen to take effect 0.3 s later.
+	settlePause = 5 * time.Second
+	// refusedPause is how long a refused credential rests, unless it changes.
+	refusedPause = time.Hour
+	// slack is what whole seconds in Date headers cost when a remaining life is computed.
+	slack = time.Second
+)
+
+// jitterFor spreads the extensions of many agents that started together: u is uniform in
+// [0, 1), drawn once per key. It makes an extension earlier, never later.
+func (t Times) jitterFor(u float64) time.Duration { return time.Duration(u * float64(t.TTL) / 6) }
+
+// lead is how long before its expiry a key is extended: a third of the TTL, and the jitter.
+func (t Times) lead(jitter time.Duration) time.Duration { return t.TTL/3 + jitter }
+
+// tooOld tells whether a key of that age must be replaced instead of extended once more.
+func (t Times) tooOld(age time.Duration) bool { return t.MaxTTL > 0 && age+t.TTL > t.MaxTTL }
+
+// extensionsLeft returns how many more extensions, a step apart, a key of that age gets before
+// one would make it too old. It is 0 if that is so already. MaxTTL must not be 0.
+func (t Times) extensionsLeft(age, step time.Duration) int {
+	if t.tooOld(age) {
+		return 0
+	}
+	return int((t.MaxTTL-t.TTL-age)/step) + 1
+}
+
+// retryCap is the longest pause between two tries of a step, for a key with that much life left.
+func retryCap(left time.Duration) time.Duration {
+	if left <= 0 {
+		return time.Minute
+	}
+	return min(time.Minute, max(20*time.Second, left/8))
+}
+
+// retryPause returns how long to wait after the nth failure in a row (n from 1): uniform in
+// [c/2, c] for u in [0, 1), with c doubling from 1 s up to the cap.
+func retryPause(n int, left time.Duration, u float64) time.Duration {
+	c := retryCap(left)
+	if n < 7 {
+		c = min(c, time.Second<<(n-1))
+	}
+	return c/2 + time.Duration(u*float64(c/2))
+}
+
+// pauseFor returns how long a step rests after a failure of that class.
+func pauseFor(class key.Class, wait time.Duration, n int, left time.Duration, u float64) time.Duration {
+	switch {
+	case class == key.Busy:
+		return wait + time.Duration(u*float64(min(time.Minute, wait)))
+	case class == key.Refused && wait > 0:
+		return wait
+	case class == key.Refused, class == key.FreshLogin:
+		return refusedPause
+	}
+	return retryPause(n, left, u)
+}
+
+// replacementGap is how long after an unplanned mint the next one may come. It doubles, up to
+// ten minutes, while keys die young.
+func (t Times) replacementGap(young int) time.Duration {
+	gap := min(30*time.Second, t.TTL/2)
+	for range min(young, 10) {
+		gap *= 2
+	}
+	return min(gap, 10*time.Minute)
+}
+
+// diesYoung tells whether a key that lived so long before it was found dead died young.
+func (t Times) diesYoung(lived time.Duration) bool { return lived < min(10*time.Minute, t.TTL) }

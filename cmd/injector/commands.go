@@ -1,0 +1,126 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+)
+
+// command is one of the program's commands.
+type command struct {
+	name    string
+	args    string
+	does    string
+	exits   string // which exit codes mean what, beyond the common ones
+	run     func(*invocation) error
+	details string
+}
+
+// commands lists them in the order of help.
+func commands() []command {
+	return []command{
+		{name: "init", does: "adopt or mint a key, publish it, leave it to run", exits: "0 published", run: runInit,
+			details: "Gives up after INJECTOR_INIT_TIMEOUT, naming the step that hung, and revokes what it made."},
+		{name: "run", does: "the sidecar: adopt or mint, publish, extend, rotate, revoke at the end", exits: "0 after a clean stop", run: runRun,
+			details: "SIGTERM and SIGINT revoke all keys and end; a second one ends at once. SIGQUIT hands the key over to the\nnext start. SIGHUP reads the credential files again."},
+		{name: "revoke", args: "[--expired]", does: "revoke all keys of the journal, remove the outputs", exits: "0 all gone", run: runRevoke,
+			details: "Refuses beside a live agent. With --expired it also deletes, by id, keys of this INJECTOR_NAME\nthat expired more than 7 days ago: the server never does."},
+		{name: "healthcheck", args: "[--live]", does: "ask the running agent: ready? (--live: alive?)", exits: "0 yes, 1 no", run: runHealthcheck},
+		{name: "status", args: "[--json]", does: "what the running agent holds", exits: "0, or 1 if none runs", run: runStatus},
+		{name: "explain", does: "the schedule in words: the running agent's, or the configuration's", exits: "0", run: runExplain},
+		{name: "check", does: "try configuration, directories, API and credential, without minting", exits: "0 all well", run: runCheck},
+		{name: "version", does: "print the version", exits: "0", run: runVersion},
+		{name: "help", args: "[COMMAND]", does: "this text", exits: "0", run: runHelp},
+	}
+}
+
+func findCommand(name string) *command {
+	for _, c := range commands() {
+		if c.name == name {
+			return &c
+		}
+	}
+	return nil
+}
+
+func suggestCommand(name string) string {
+	var all []string
+	for _, c := range commands() {
+		all = append(all, c.name)
+	}
+	if near := nearest(name, all); near != "" {
+		return " (did you mean " + near + "?)"
+	}
+	return ""
+}
+
+// flags parses a command's flags and refuses other arguments. The error has been told.
+func (in *invocation) flags(name string, define func(*flag.FlagSet)) error {
+	set := flag.NewFlagSet(name, flag.ContinueOnError)
+	set.SetOutput(io.Discard)
+	if define != nil {
+		define(set)
+	}
+	err := set.Parse(in.args)
+	switch {
+	case err == flag.ErrHelp:
+		printCommand(in.stdout, findCommand(name))
+		return silentError{exitDone}
+	case err == nil && set.NArg() > 0:
+		err = fmt.Errorf("unexpected argument %q", set.Arg(0))
+	}
+	if err != nil {
+		_, _ = fmt.Fprintf(in.stderr, "injector %s: %v; everything else is configured by environment variables, see `injector help`\n", name, err)
+		return silentError{exitConfig}
+	}
+	return nil
+}
+
+func runVersion(in *invocation) error {
+	if err := in.flags("version", nil); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(in.stdout, "injector", version())
+	return err
+}
+
+func runHelp(in *invocation) error {
+	if len(in.args) == 1 {
+		if c := findCommand(in.args[0]); c != nil {
+			printCommand(in.stdout, c)
+			return nil
+		}
+		return silentlyUnknown(in, in.args[0])
+	}
+	printUsage(in.stdout)
+	_, _ = io.WriteString(in.stdout, "\nEnvironment variables (name, default, meaning; [_FILE]: or NAME_FILE, the path of a file that is watched):\n\n")
+	printVariables(in.stdout)
+	return nil
+}
+
+func silentlyUnknown(in *invocation, name string) error {
+	_, _ = fmt.Fprintf(in.stderr, "injector help: there is no command %q%s\n", name, suggestCommand(name))
+	return silentError{exitConfig}
+}
+
+func printCommand(w io.Writer, c *command) {
+	_, _ = fmt.Fprintf(w, "injector %s\n\n%s.\n", strings.TrimSpace(c.name+" "+c.args), strings.ToUpper(c.does[:1])+c.does[1:])
+	if c.details != "" {
+		_, _ = fmt.Fprintf(w, "%s\n", c.details)
+	}
+	_, _ = fmt.Fprintf(w, "\nExit: %s; %s\n", c.exits, commonExits)
+}
+
+const commonExits = "1 failed, 2 configuration, 3 credential refused, 4 keys left to expire"
+
+func printUsage(w io.Writer) {
+	_, _ = io.WriteString(w, "injector keeps one live balena API key in a file in memory for an app.\n\nUsage: injector COMMAND\n\n")
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, c := range commands() {
+		_, _ = fmt.Fprintf(tw, "  %s\t%s\n", strings.TrimSpace(c.name+" "+c.args), c.does)
+	}
+	_ = tw.Flush()
+	_, _ = fmt.Fprintf(w, "\nExit codes: 0 done; %s.\n", commonExits)
+}

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/balena-injector/injector/balena"
+	"github.com/balena-injector/injector/key"
+)
+
+// credentials finds out what to log in with: the first kind that is there.
+func (p *parser) credentials(s *settings, v variables) {
+	c := &s.Credentials
+	c.Username = v.Username
+	c.Password = p.secret(s, "BALENA_PASSWORD")
+	c.TOTP = p.secret(s, "BALENA_TOTP_SECRET")
+	c.Session = p.secret(s, "BALENA_SESSION_TOKEN")
+	c.UserKey = p.secret(s, userKeyVariable)
+	before := len(p.problems)
+	switch {
+	case c.Password != nil && c.Username == "":
+		p.fail("BALENA_USERNAME", "is missing beside the password", "give the account's name or e-mail address")
+	case c.Password != nil:
+		s.Login = strings.ToLower(c.Username)
+		p.totp(c)
+		if c.Session != nil {
+			s.Warnings = append(s.Warnings, "BALENA_SESSION_TOKEN is not used: there is a password")
+		}
+	case c.Session != nil:
+		p.session(c)
+	case c.Username != "":
+		p.fail("BALENA_PASSWORD", "is missing beside BALENA_USERNAME", "set it, or BALENA_PASSWORD_FILE to a file that holds it")
+	case c.UserKey != nil:
+		if v.Kind == string(key.User) {
+			p.fail(userKeyVariable+"_FILE", "holds a user key, which can mint fleet and device keys only", "set INJECTOR_KIND to fleet or device, or give BALENA_USERNAME and a password")
+		}
+		if secret, err := c.UserKey(); err == nil {
+			sum := sha256.Sum256([]byte(secret.Reveal()))
+			s.Login = "key " + hex.EncodeToString(sum[:6])
+		}
+	default:
+		if before == 0 || !p.mentions("BALENA_") {
+			p.fail("BALENA_USERNAME", "and a password are missing",
+				"set it with BALENA_PASSWORD or BALENA_PASSWORD_FILE; or set BALENA_SESSION_TOKEN or BALENA_SESSION_TOKEN_FILE; or, for fleet and device keys, BALENA_API_KEY_FILE")
+		}
+	}
+}
+
+func (p *parser) mentions(prefix string) bool {
+	for _, q := range p.problems {
+		if strings.HasPrefix(q.Variable, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *parser) totp(c *balena.Credentials) {
+	if c.TOTP == nil {
+		return
+	}
+	if secret, err := c.TOTP(); err == nil {
+		if _, err := balena.TOTP(secret, 0); err != nil {
+			p.fail("BALENA_TOTP_SECRET", "is not usable", err.Error())
+		}
+	}
+}
+
+func (p *parser) session(c *balena.Credentials) {
+	if token, err := c.Session(); err == nil {
+		if err := balena.CheckSession(token); err != nil {
+			p.fail("BALENA_SESSION_TOKEN", "is not usable", err.Error()+"; copy it whole from the dashboard (Preferences, Access tokens)")
+		}
+	}
+}
+
+// secret returns the source of a credential, or nil if it is not set.
+func (p *parser) secret(s *settings, name string) balena.Source {
+	value, file := os.Getenv(name), os.Getenv(name+"_FILE")
+	switch {
+	case value != "" && name == userKeyVariable:
+		// On balena devices the platform sets this one in every container: it is not for us.
+		value = ""
+	case value != "" && file != "":
+		p.fail(name, "and "+name+"_FILE are both set", "keep one")
+	}
+	if value != "" {
+		secret := key.NewSecret(value)
+		return func() (key.Secret, error) { return secret, nil }
+	}
+	if file == "" {
+		return nil
+	}
+	if _, err := readSecret(file); err != nil {
+		p.fail(name+"_FILE", "cannot be used", err.Error())
+	}
+	s.Files = append(s.Files, file)
+	return func() (key.Secret, error) {
+		secret, err := readSecret(file)
+		if err != nil {
+			err = fmt.Errorf("%s_FILE: %w", name, err)
+		}
+		return secret, err
+	}
+}
+
+// readSecret reads a credential's file. The line break that editors add does not belong to it.
+func readSecret(path string) (key.Secret, error) {
+	data, err := readFile(path)
+	text := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
+	if err == nil && text == "" {
+		err = errors.New("file " + path + " is empty")
+	}
+	if err != nil {
+		return key.Secret{}, err
+	}
+	return key.NewSecret(text), nil
+}

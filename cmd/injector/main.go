@@ -1,0 +1,131 @@
+// Command injector keeps one live balena API key in a file in memory for an app: it mints a
+// short-lived key, extends it in place, replaces it before it is too old, and revokes it at the
+// end. It is configured by environment variables; see `injector help`.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/balena-injector/injector/agent"
+	"github.com/balena-injector/injector/key"
+)
+
+// exitCode is how the program ends. The numbers are part of the contract with orchestrators.
+type exitCode int
+
+const (
+	exitDone    exitCode = 0 // done
+	exitFailed  exitCode = 1 // failed; trying again may help
+	exitConfig  exitCode = 2 // the configuration is wrong
+	exitRefused exitCode = 3 // balena refused the credential
+	exitLeft    exitCode = 4 // stopped, but keys that could have been revoked were left to expire
+)
+
+func main() {
+	protect()
+	saveMemory()
+	stop, kill, quit := signals()
+	code := run(stop, kill, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
+	quit()
+	os.Exit(int(code))
+}
+
+// signals turns signals into contexts: the first SIGTERM or SIGINT ends stop, a second one kill;
+// SIGQUIT ends stop with agent.ErrHandOver as its cause.
+func signals() (stop, kill context.Context, quit func()) {
+	stop, end := context.WithCancelCause(context.Background())
+	kill, abandon := context.WithCancel(context.Background())
+	caught := make(chan os.Signal, 4)
+	signal.Notify(caught, syscall.SIGTERM, os.Interrupt, syscall.SIGQUIT)
+	signal.Ignore(syscall.SIGPIPE) // whoever reads the log may go away; the keys must still be revoked
+	go func() {
+		for s := range caught {
+			switch {
+			case stop.Err() != nil:
+				abandon()
+			case s == syscall.SIGQUIT:
+				end(agent.ErrHandOver)
+			default:
+				end(fmt.Errorf("stopped by signal: %s", s))
+			}
+		}
+	}()
+	return stop, kill, func() { signal.Stop(caught); end(nil); abandon() }
+}
+
+// saveMemory makes the garbage collector thrifty: what this program holds is small, and its
+// users count megabytes. GOGC and GOMEMLIMIT still win.
+func saveMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(8 << 20)
+	}
+}
+
+// invocation is one call of the program.
+type invocation struct {
+	stop, kill     context.Context
+	args           []string
+	environ        []string
+	stdout, stderr io.Writer
+}
+
+// run is the program without the process around it.
+func run(stop, kill context.Context, args, environ []string, stdout, stderr io.Writer) exitCode {
+	if len(args) == 0 {
+		printUsage(stderr)
+		return exitConfig
+	}
+	name, rest := args[0], args[1:]
+	switch name {
+	case "-h", "-help", "--help":
+		name = "help"
+	case "-v", "-version", "--version":
+		name = "version"
+	}
+	cmd := findCommand(name)
+	if cmd == nil {
+		_, _ = fmt.Fprintf(stderr, "injector: there is no command %q%s; `injector help` lists them\n", name, suggestCommand(name))
+		return exitConfig
+	}
+	err := cmd.run(&invocation{stop: stop, kill: kill, args: rest, environ: environ, stdout: stdout, stderr: stderr})
+	if err != nil && !errors.As(err, new(silentError)) {
+		_, _ = fmt.Fprintf(stderr, "injector %s: %v\n", name, err)
+		if advice := advise(err); advice != "" {
+			_, _ = fmt.Fprintf(stderr, "  fix: %s\n", advice)
+		}
+	}
+	return codeOf(err)
+}
+
+// silentError is an error that was told already.
+type silentError struct{ code exitCode }
+
+func (s silentError) Error() string { return fmt.Sprintf("exit code %d", s.code) }
+
+// codeOf returns the exit code for an error.
+func codeOf(err error) exitCode {
+	var silent silentError
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.As(err, &silent):
+		return silent.code
+	case errors.As(err, new(configError)):
+		return exitConfig
+	case key.Is(err, key.Refused), key.Is(err, key.FreshLogin):
+		return exitRefused
+	case errors.As(err, new(*agent.LeftError)):
+		return exitLeft
+	}
+	return exitFailed
+}

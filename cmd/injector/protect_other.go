@@ -1,0 +1,6 @@
+//go:build !linux
+
+package main
+
+// protect does nothing on this system.
+func protect() {}

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/kelseyhightower/envconfig"
+)
+
+// variables is every setting that is no secret, as text; settings.go gives it a meaning. The
+// full names in the tags keep envconfig from also reading a bare TTL or OUTPUT.
+type variables struct {
+	APIURL          string `envconfig:"BALENA_API_URL" default:"https://api.balena-cloud.com" desc:"the balena API"`
+	Username        string `envconfig:"BALENA_USERNAME" desc:"user name or e-mail address to log in with; needs a password"`
+	Kind            string `envconfig:"INJECTOR_KIND" default:"user" desc:"whose key to make: user, fleet or device"`
+	Target          string `envconfig:"INJECTOR_TARGET" desc:"for a fleet key its slug (org/fleet), uuid or id; for a device key its uuid or id"`
+	Name            string `envconfig:"INJECTOR_NAME" default:"injector" desc:"prefix of the keys' names in the dashboard"`
+	Description     string `envconfig:"INJECTOR_DESCRIPTION" desc:"shown beside the keys in the dashboard, up to 150 characters"`
+	TTL             string `envconfig:"INJECTOR_TTL" default:"1h" desc:"how far ahead a key's expiry is set, at least 10s"`
+	MaxTTL          string `envconfig:"INJECTOR_MAX_TTL" usual:"24h, or TTL if longer; 0 if the credential cannot mint again" desc:"how old a key may get before another replaces it; 0 never"`
+	Overlap         string `envconfig:"INJECTOR_OVERLAP" usual:"1m, or a sixth of TTL if shorter" desc:"how long a replaced key lives on, up to a quarter of TTL"`
+	CheckInterval   string `envconfig:"INJECTOR_CHECK_INTERVAL" default:"5m" desc:"how often to ask whether the key lives, at least 1s"`
+	Output          string `envconfig:"INJECTOR_OUTPUT" default:"/secrets/balena-token" desc:"the file that the app reads"`
+	OutputMode      string `envconfig:"INJECTOR_OUTPUT_MODE" default:"0440" desc:"its mode, octal"`
+	OutputOwner     string `envconfig:"INJECTOR_OUTPUT_OWNER" usual:"who runs the injector" desc:"its owner, numeric uid:gid; either may be empty"`
+	StateDir        string `envconfig:"INJECTOR_STATE_DIR" usual:".injector beside the output" desc:"directory of the journal, lock and socket"`
+	SessionCache    string `envconfig:"INJECTOR_SESSION_CACHE" usual:"none" desc:"file that keeps the session over restarts; never where an app can read"`
+	RequireTmpfs    string `envconfig:"INJECTOR_REQUIRE_TMPFS" default:"true" desc:"refuse outputs that are not in memory"`
+	InitTimeout     string `envconfig:"INJECTOR_INIT_TIMEOUT" default:"2m" desc:"when init gives up, and how long to wait for another injector to leave the state directory"`
+	ShutdownDelay   string `envconfig:"INJECTOR_SHUTDOWN_DELAY" default:"0s" desc:"how long the key lives on after a stop, within the next"`
+	ShutdownTimeout string `envconfig:"INJECTOR_SHUTDOWN_TIMEOUT" default:"7s" desc:"how long a stop may take in all, revoking included"`
+	RevokeOnExit    string `envconfig:"INJECTOR_REVOKE_ON_EXIT" default:"true" desc:"revoke at the end; false leaves the key to the next start"`
+	Listen          string `envconfig:"INJECTOR_LISTEN" usual:"off" desc:"TCP address for /livez, /readyz and /metrics, such as :9300"`
+	CAFile          string `envconfig:"INJECTOR_CA_FILE" usual:"none" desc:"PEM certificates to trust beside the system's"`
+	AllowHTTP       string `envconfig:"INJECTOR_ALLOW_HTTP" default:"false" desc:"allow http:// to other hosts than this one, password and all"`
+	LogLevel        string `envconfig:"INJECTOR_LOG_LEVEL" default:"info" desc:"debug, info, warn or error"`
+	LogFormat       string `envconfig:"INJECTOR_LOG_FORMAT" default:"text" desc:"text or json"`
+}
+
+// secretVariables never pass through envconfig, whose errors show values. Each may be given as
+// NAME or as NAME_FILE, but for the user key, which has a file only.
+var secretVariables = []struct{ name, desc string }{
+	{"BALENA_PASSWORD", "the password"},
+	{"BALENA_TOTP_SECRET", "the two-factor secret (base32 or otpauth://), if the account has one"},
+	{"BALENA_SESSION_TOKEN", "a session token instead of name and password"},
+	{"BALENA_API_KEY", "a user key instead of both, as a file only; makes fleet and device keys"},
+}
+
+// userKeyVariable has no variant without a file: an everlasting key in a variable is what this
+// program replaces.
+const userKeyVariable = "BALENA_API_KEY"
+
+// readVariables decodes the environment. An empty variable counts as unset, as Compose's
+// ${NAME:-} writes it.
+func readVariables() (variables, error) {
+	var v variables
+	if err := envconfig.Process("", &v); err != nil {
+		return v, err
+	}
+	s := reflect.ValueOf(&v).Elem()
+	for i := range s.NumField() {
+		f := s.Field(i)
+		f.SetString(strings.TrimSpace(f.String()))
+		if f.String() == "" {
+			f.SetString(s.Type().Field(i).Tag.Get("default"))
+		}
+	}
+	return v, nil
+}
+
+// names lists every variable that has a meaning here.
+func names() []string {
+	var list []string
+	for f := range fieldsOf[variables]() {
+		list = append(list, f.Tag.Get("envconfig"))
+	}
+	for _, s := range secretVariables {
+		if s.name != userKeyVariable {
+			list = append(list, s.name)
+		}
+		list = append(list, s.name+"_FILE")
+	}
+	return list
+}
+
+func fieldsOf[T any]() func(yield func(reflect.StructField) bool) {
+	return func(yield func(reflect.StructField) bool) {
+		t := reflect.TypeFor[T]()
+		for i := range t.NumField() {
+			if !yield(t.Field(i)) {
+				return
+			}
+		}
+	}
+}
+
+// serviceLinks are the variables that Kubernetes makes for a service called injector-something.
+var serviceLinks = regexp.MustCompile(`^INJECTOR_(.+_)?(SERVICE_(HOST|PORT)|PORT)(_|$)`)
+
+// unknownVariables returns a problem for each INJECTOR_ variable without a meaning.
+func unknownVariables(environ []string) []problem {
+	known := names()
+	var found []problem
+	for _, kv := range environ {
+		name, _, _ := strings.Cut(kv, "=")
+		if !strings.HasPrefix(name, "INJECTOR_") || slices.Contains(known, name) || serviceLinks.MatchString(name) {
+			continue
+		}
+		fix := "remove it; `injector help` lists all names"
+		if near := nearest(name, known); near != "" {
+			fix = "did you mean " + near + "?"
+		}
+		found = append(found, problem{name, "is not a variable that the injector knows", fix})
+	}
+	slices.SortFunc(found, func(a, b problem) int { return strings.Compare(a.Variable, b.Variable) })
+	return found
+}
+
+// nearest returns the candidate that a typing mistake or two away from name, or "".
+func nearest(name string, candidates []string) string {
+	best, at := 4, ""
+	for _, c := range candidates {
+		if d := distance(name, c); d < best {
+			best, at = d, c
+		}
+	}
+	return at
+}
+
+// distance is how many letters must be changed, added or removed to make b of a.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost = 1 + min(diagonal, row[j], row[j+1])
+			}
+			diagonal, row[j+1] = row[j+1], cost
+		}
+	}
+	return row[len(b)]
+}
+
+// printVariables writes the reference of all variables.
+func printVariables(w io.Writer) {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for f := range fieldsOf[variables]() {
+		_, _ = fmt.Fprintf(tw, "  %s\t%s\t%s\n", f.Tag.Get("envconfig"), defaultOf(f), f.Tag.Get("desc"))
+	}
+	for _, s := range secretVariables {
+		suffix := "[_FILE]"
+		if s.name == userKeyVariable {
+			suffix = "_FILE"
+		}
+		_, _ = fmt.Fprintf(tw, "  %s\t\t%s\n", s.name+suffix, s.desc)
+	}
+	_ = tw.Flush()
+}
+
+func defaultOf(f reflect.StructField) string {
+	if usual := f.Tag.Get("usual"); usual != "" {
+		return "(" + usual + ")"
+	}
+	return f.Tag.Get("default")
+}
+
+// hideCredentials takes the credentials out of the environment, which children would inherit.
+func hideCredentials() {
+	for _, s := range secretVariables {
+		_ = os.Unsetenv(s.name)
+	}
+}

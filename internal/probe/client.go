@@ -1,0 +1,83 @@
+package probe
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// askTimeout is how long a running agent may take to answer; it needs no network for it.
+const askTimeout = 3 * time.Second
+
+// ErrNoAgent is wrapped by errors of Ask when no agent runs in the state directory.
+var ErrNoAgent = errors.New("no injector is running here")
+
+// Ask sends GET path to the agent of a state directory and returns status and body.
+func Ask(ctx context.Context, stateDir, path string) (int, []byte, error) {
+	client := &http.Client{Timeout: askTimeout, Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, stateDir) }}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://injector"+path, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0, nil, explain(err, stateDir)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	return resp.StatusCode, body, err
+}
+
+// AskReport returns all that the agent tells about itself.
+func AskReport(ctx context.Context, stateDir string) (Report, error) {
+	var r Report
+	code, body, err := Ask(ctx, stateDir, "/status")
+	if err != nil {
+		return r, err
+	}
+	if code != http.StatusOK {
+		return r, fmt.Errorf("the agent answered %d: %s", code, strings.TrimSpace(string(body)))
+	}
+	return r, json.Unmarshal(body, &r)
+}
+
+func dial(ctx context.Context, stateDir string) (net.Conn, error) {
+	var d net.Dialer
+	name := filepath.Join(stateDir, SocketName)
+	if len(name) > maxSocketPath {
+		dir, err := os.Open(stateDir)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = dir.Close() }()
+		name = viaDescriptor(dir)
+	}
+	return d.DialContext(ctx, "unix", name)
+}
+
+// explain tells apart the reasons for which an agent does not answer.
+func explain(err error, stateDir string) error {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		if info, e := os.Stat(stateDir); e == nil {
+			if stat, ok := info.Sys().(*syscall.Stat_t); ok && int(stat.Uid) != os.Getuid() {
+				return fmt.Errorf("the state directory %s belongs to user %d: run this command as uid %d, not %d", stateDir, stat.Uid, stat.Uid, os.Getuid())
+			}
+		}
+		return fmt.Errorf("user %d may not ask the agent in %s", os.Getuid(), stateDir)
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%w (state directory %s)", ErrNoAgent, stateDir)
+	}
+	return fmt.Errorf("ask the agent in %s: %w", stateDir, errors.Unwrap(err))
+}

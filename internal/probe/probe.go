@@ -1,0 +1,154 @@
+// Package probe answers the questions that others have about a running agent: is it alive, can
+// an app rely on it, what does it hold, and the same as metrics. It answers on a Unix socket in
+// the state directory and, if wanted, on a TCP address.
+package probe
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/balena-injector/injector/agent"
+)
+
+// SocketName is the socket's name in the state directory.
+const SocketName = "injector.sock"
+
+// Agent is what is asked.
+type Agent interface {
+	Status() agent.Status
+	Ready() (bool, string)
+	Alive() bool
+}
+
+// Report is what the socket tells beyond probes: everything about an agent.
+type Report struct {
+	agent.Status
+	PID           int           `json:"pid"`
+	Version       string        `json:"version"`
+	Command       string        `json:"command"`
+	Outputs       []string      `json:"outputs"`
+	SessionExpiry time.Time     `json:"session_expires,omitzero"` // by the server's clock
+	ClockSkew     time.Duration `json:"clock_skew_ns"`            // how far the local clock is ahead
+	TTL           time.Duration `json:"ttl_ns"`
+	MaxTTL        time.Duration `json:"max_ttl_ns"`
+	Overlap       time.Duration `json:"overlap_ns"`
+}
+
+// Server answers. All fields are required.
+type Server struct {
+	Agent   Agent
+	Report  func() Report
+	Metrics func(io.Writer)
+}
+
+// Serve answers on the listeners until ctx is done.
+func (s *Server) Serve(ctx context.Context, socket, tcp net.Listener) error {
+	group, ctx := errgroup.WithContext(ctx)
+	serve := func(l net.Listener, h http.Handler) {
+		if l == nil {
+			return
+		}
+		srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: 30 * time.Second,
+			MaxHeaderBytes: 8 << 10, ErrorLog: log.New(io.Discard, "", 0)}
+		group.Go(func() error {
+			defer context.AfterFunc(ctx, func() { _ = srv.Close() })()
+			if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				return err
+			}
+			return nil
+		})
+	}
+	serve(socket, s.private())
+	serve(tcp, s.public())
+	return group.Wait()
+}
+
+func (s *Server) public() *http.ServeMux {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, s.Agent.Alive(), "the agent's loop does not turn")
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		ready, reason := s.Agent.Ready()
+		answer(w, ready, reason)
+	})
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		s.Metrics(w)
+	})
+	return mux
+}
+
+func (s *Server) private() *http.ServeMux {
+	mux := s.public()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(s.Report())
+	})
+	return mux
+}
+
+func answer(w http.ResponseWriter, good bool, reason string) {
+	if good {
+		_, _ = io.WriteString(w, "ok\n")
+		return
+	}
+	w.WriteHeader(http.StatusServiceUnavailable)
+	_, _ = io.WriteString(w, reason+"\n")
+}
+
+// maxSocketPath is how long a Unix socket's path may be.
+const maxSocketPath = 107
+
+// Listen makes the socket in an open state directory. The caller holds the directory's lock, so
+// a socket that is there is a dead agent's and is replaced.
+func Listen(dir *os.Root, path string) (net.Listener, error) {
+	if err := dir.Remove(SocketName); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	name := filepath.Join(path, SocketName)
+	if len(name) > maxSocketPath {
+		d, err := dir.Open(".")
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = d.Close() }()
+		name = viaDescriptor(d)
+	}
+	l, err := net.Listen("unix", name)
+	if err != nil {
+		return nil, err
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false) // the name may be gone by then; the next start replaces it
+	return &socket{l, dir}, nil
+}
+
+// socket removes its file when it is closed.
+type socket struct {
+	net.Listener
+	dir *os.Root
+}
+
+func (s *socket) Close() error {
+	err := s.Listener.Close()
+	if e := s.dir.Remove(SocketName); e != nil && !errors.Is(e, os.ErrNotExist) && !errors.Is(e, os.ErrClosed) {
+		err = errors.Join(err, e)
+	}
+	return err
+}
+
+// viaDescriptor is a short path of the socket, for directories with a long one.
+func viaDescriptor(dir *os.File) string {
+	return fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), SocketName)
+}
