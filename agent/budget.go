@@ -43,6 +43,28 @@ func refillFor(t Times, rotating bool) time.Duration {
 	return min(budgetRefill, time.Duration(float64(time.Second)/perSecond))
 }
 
+// reserve is how much of the budget a step that keeps failing must leave: when the failure ends,
+// the whole way to a good key has to be walked at once.
+const reserve = 8
+
+// untilReserve returns how long it is until more than the reserve is there.
+func (b *Budget) untilReserve() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fill()
+	if b.open || b.tokens >= reserve+1 {
+		return 0
+	}
+	return time.Duration((reserve+1-b.tokens)*float64(b.refill)) + time.Millisecond
+}
+
+// fill adds what has come since the last call.
+func (b *Budget) fill() {
+	now := time.Since(b.start)
+	b.tokens = min(budgetSize, b.tokens+float64(now-b.at)/float64(b.refill))
+	b.at = now
+}
+
 // Admit takes a request from the budget, unless the server wants us to wait (held), and
 // returns 0; or it takes nothing and returns how long to wait.
 func (b *Budget) Admit(held time.Duration) time.Duration {
@@ -54,9 +76,7 @@ func (b *Budget) Admit(held time.Duration) time.Duration {
 	if held > 0 {
 		return held
 	}
-	now := time.Since(b.start)
-	b.tokens = min(budgetSize, b.tokens+float64(now-b.at)/float64(b.refill))
-	b.at = now
+	b.fill()
 	if b.tokens < 1 {
 		return time.Duration((1-b.tokens)*float64(b.refill)) + time.Millisecond
 	}

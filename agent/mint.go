@@ -30,7 +30,7 @@ func (a *Agent) draft(ctx context.Context) error {
 	}
 	a.userID, a.targetID = user, target
 	now := a.serverNow()
-	k := key.Draft(a.cfg.Prefix, user, now.Add(a.cfg.Times.TTL))
+	k := key.Draft(a.cfg.Prefix, user, now.Add(a.cfg.Times.TTL).Truncate(time.Millisecond))
 	h := a.hold(record{Name: k.Name, Secret: k.Secret.Reveal(), State: minting, Expiry: k.Expiry, Created: now,
 		URL: a.cfg.URL, UserID: user, Login: a.cfg.Login, Kind: a.cfg.Kind, Target: a.cfg.Target, TargetID: target})
 	a.successor = h

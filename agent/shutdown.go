@@ -69,7 +69,7 @@ func (a *Agent) revokeAll(ctx context.Context) {
 func (a *Agent) end(ctx context.Context, h *holding) {
 	for first := true; ctx.Err() == nil; first = false {
 		err := a.tryEnd(ctx, h)
-		class, wait := key.ClassOf(err)
+		class, _ := key.ClassOf(err)
 		switch {
 		case err == nil:
 			h.dead = true
@@ -84,10 +84,9 @@ func (a *Agent) end(ctx context.Context, h *holding) {
 		case first:
 			a.log.Warn("trying again to revoke a key", append(h.attrs(), "error", err)...)
 		}
+		wait := shutdownPause // there is no time to wait for as long as a server may ask
 		if paused, ok := errors.AsType[*pausedError](err); ok {
 			wait = paused.wait
-		} else {
-			wait = shutdownPause // there is no time to wait for as long as the server asks
 		}
 		pause(ctx, wait)
 	}

@@ -43,18 +43,22 @@ type task struct {
 type streak struct {
 	failures int
 	class    key.Class
-	until    time.Duration // on the monotonic clock: a pause is not shortened by setting a clock
+	last     time.Duration // when it failed last, on the monotonic clock
+	until    time.Duration // when it is due again; a pause is not shortened by setting a clock
 	err      error
 	since    instant
 }
 
 // next returns the first task that is due, or the one that will be, and how long that takes.
 func (a *Agent) next(now instant) (task, time.Duration) {
-	tasks := a.tasks(now)
 	best := task{in: maxSleep}
-	for _, t := range tasks {
+	struggling := a.struggling()
+	for _, t := range a.tasks(now) {
 		if s := a.steps[t.step]; s != nil {
-			t.in = max(t.in, s.until-now.mono)
+			t.in = max(t.in, s.until-now.mono, a.cfg.Budget.untilReserve())
+			if struggling && !t.kind.urgent() {
+				t.in = max(t.in, s.last+patience-now.mono)
+			}
 		}
 		if t.in <= 0 {
 			return t, 0
@@ -64,6 +68,29 @@ func (a *Agent) next(now instant) (task, time.Duration) {
 		}
 	}
 	return best, best.in
+}
+
+// patience is how long a failing step that can wait does so while an urgent one fails too: the
+// request budget is for that one.
+const patience = 5 * time.Minute
+
+// urgent tells whether an app's token depends on the step.
+func (k kind) urgent() bool {
+	switch k {
+	case find, check, tend, retire:
+		return false
+	}
+	return true
+}
+
+// struggling tells whether an urgent step fails because of the server.
+func (a *Agent) struggling() bool {
+	for s, row := range a.steps {
+		if s.kind.urgent() && (row.class == key.Outage || row.class == key.Ambiguous || row.class == key.Busy) {
+			return true
+		}
+	}
+	return false
 }
 
 // tasks lists what there is to do, the most urgent first.
@@ -240,7 +267,7 @@ func (a *Agent) note(ctx context.Context, s step, err error) {
 		left = a.left(a.current, now)
 	}
 	pause := pauseFor(class, wait, old.failures, left, rand.Float64())
-	old.until = now.mono + pause
+	old.last, old.until = now.mono, now.mono+pause
 	a.logFailure(s, err, pause, first)
 }
 

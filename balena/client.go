@@ -211,15 +211,6 @@ func (r *request) failure(class key.Class, a *answer, reason string) *Error {
 	return e
 }
 
-// writes tells whether the request changes something at the server.
-func (r *request) writes() bool {
-	switch r.kind {
-	case "mint", "extend", "revoke":
-		return true
-	}
-	return false
-}
-
 // do sends a request. It returns an answer with status 200 or 401 or 4xx, which only the caller
 // can judge, or an error for all that is the same for every request: no answer, a redirect,
 // 429, 5xx. The caller gets both when there was an answer.

@@ -1,0 +1,311 @@
+package agent_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/balena-injector/injector/agent"
+	"github.com/balena-injector/injector/balena"
+	"github.com/balena-injector/injector/balena/balenatest"
+	"github.com/balena-injector/injector/key"
+	"github.com/balena-injector/injector/render"
+)
+
+// world is a server, a machine and its clocks, in virtual time.
+type world struct {
+	t      *testing.T
+	server *balenatest.Server
+	url    string
+	dial   func(context.Context, string, string) (net.Conn, error)
+	dir    string
+	log    *lockedBuffer
+
+	// What the next life is configured with.
+	times    agent.Times
+	creds    balena.Credentials
+	login    string
+	kind     key.Kind
+	target   string
+	onDisk   bool // the state directory counts as on a disk
+	keep     bool
+	shutdown time.Duration
+	initTime time.Duration
+	wall     func() time.Time
+	cache    *memory
+	refusals *memory
+}
+
+// inWorld runs f in a bubble of virtual time, with a server of those rules.
+func inWorld(t *testing.T, opts balenatest.Options, f func(w *world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		server := balenatest.New(opts)
+		url, dial := server.Pipe(t)
+		u := server.DefaultUser()
+		w := &world{t: t, server: server, url: url, dial: dial, dir: t.TempDir(), log: &lockedBuffer{}, kind: key.User, refusals: &memory{},
+			times:    agent.Times{TTL: time.Hour, MaxTTL: 24 * time.Hour, Overlap: time.Minute, Check: 5 * time.Minute},
+			shutdown: 7 * time.Second, initTime: 2 * time.Minute}
+		w.usePassword(u.Name, u.Password)
+		t.Cleanup(func() {
+			if t.Failed() {
+				t.Logf("log:\n%s", w.log.String())
+			}
+			if text := w.log.String(); strings.Contains(text, u.Password) || strings.Contains(text, "eyJ") {
+				t.Error("the log shows a credential")
+			}
+		})
+		f(w)
+		w.checkPace()
+	})
+}
+
+func secretSource(text string) balena.Source {
+	return func() (key.Secret, error) { return key.NewSecret(text), nil }
+}
+
+func (w *world) usePassword(name, password string) {
+	w.creds, w.login = balena.Credentials{Username: name, Password: secretSource(password)}, name
+}
+
+func (w *world) useSession(age time.Duration) {
+	w.creds, w.login = balena.Credentials{Session: secretSource(w.server.Session(w.server.DefaultUser(), age))}, ""
+	w.times.MaxTTL = 0
+}
+
+// life is one process' life.
+type life struct {
+	w       *world
+	agent   *agent.Agent
+	account *balena.Account
+	stop    context.CancelCauseFunc
+	kill    context.CancelFunc
+	ended   chan error
+	close   func()
+}
+
+func (w *world) token() string { return filepath.Join(w.dir, "token") }
+
+// begin builds an agent and starts work on it.
+func (w *world) begin(work func(a *agent.Agent, stop, kill context.Context) error) *life {
+	w.t.Helper()
+	state, err := agent.OpenStateDir(filepath.Join(w.dir, ".injector"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	agent.KeepSecrets(state, !w.onDisk)
+	if err := state.TryLock(); err != nil {
+		w.t.Fatal(err)
+	}
+	client, err := balena.NewClient(balena.Config{URL: w.url, Dial: w.dial})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	log := slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	cfg := balena.AccountConfig{Credentials: w.creds, Log: log, Refusals: w.refusals}
+	if w.cache != nil {
+		cfg.Cache = w.cache
+	}
+	account, err := balena.NewAccount(client, cfg)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	target, err := balena.ParseTarget(w.kind, w.target)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	budget := agent.NewBudget(w.times, w.kind != key.User)
+	issuer := balena.NewIssuer(account, balena.IssuerConfig{Kind: w.kind, Target: target, Gate: budget})
+	files := render.New(render.Config{Outputs: []render.Output{{Path: w.token(), Mode: 0o440, Owner: render.Keep}}, OnDisk: true})
+	a := agent.New(agent.Config{Issuer: issuer, Account: issuer, Publisher: files, State: state, Budget: budget, Times: w.times, Prefix: "test",
+		URL: w.url, Login: w.login, Kind: w.kind, Target: target.String(), InitTimeout: w.initTime, ShutdownTimeout: w.shutdown, KeepOnExit: w.keep, Log: log, Wall: w.wall})
+	stop, end := context.WithCancelCause(context.Background())
+	kill, abandon := context.WithCancel(context.Background())
+	l := &life{w: w, agent: a, account: account, stop: end, kill: abandon, ended: make(chan error, 1)}
+	var once sync.Once
+	l.close = func() {
+		once.Do(func() { client.Close(); _ = files.Close(); _ = state.Close(); end(nil); abandon() })
+	}
+	w.t.Cleanup(l.close)
+	go func() { l.ended <- work(a, stop, kill) }()
+	return l
+}
+
+func (w *world) run() *life {
+	w.t.Helper()
+	return w.begin(func(a *agent.Agent, stop, kill context.Context) error { return a.Run(stop, kill) })
+}
+
+// init runs Init to its end.
+func (w *world) init() error {
+	w.t.Helper()
+	l := w.begin(func(a *agent.Agent, stop, kill context.Context) error { return a.Init(stop, kill) })
+	return l.wait()
+}
+
+func (l *life) wait() error {
+	err := <-l.ended
+	l.close()
+	return err
+}
+
+// end stops the life as SIGTERM does, and returns how it ended and how long that took.
+func (l *life) end() (error, time.Duration) {
+	began := time.Now()
+	l.stop(errors.New("SIGTERM"))
+	return l.wait(), time.Since(began)
+}
+
+// handOver stops the life as SIGQUIT does. As far as keys and files go, this is also what a
+// crash between two steps leaves.
+func (l *life) handOver() {
+	l.w.t.Helper()
+	l.stop(agent.ErrHandOver)
+	if err := l.wait(); err != nil {
+		l.w.t.Fatal(err)
+	}
+}
+
+// endWell ends the life and expects a clean end with no live key.
+func (l *life) endWell() {
+	l.w.t.Helper()
+	if err, _ := l.end(); err != nil {
+		l.w.t.Errorf("the end: %v", err)
+	}
+	l.w.wantLive(0)
+	if _, err := os.Stat(l.w.token()); !errors.Is(err, os.ErrNotExist) {
+		l.w.t.Errorf("the token file is left: %v", err)
+	}
+}
+
+func (l *life) wantReady(want bool) {
+	l.w.t.Helper()
+	if got, reason := l.agent.Ready(); got != want {
+		l.w.t.Errorf("ready = %v (%s)", got, reason)
+	}
+}
+
+// sleep lets virtual time pass, and everything that happens meanwhile come to rest.
+func (w *world) sleep(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// published waits until the app has a token of which nothing is known to be wrong.
+func (w *world) published(within time.Duration) string {
+	w.t.Helper()
+	for range int(within/(100*time.Millisecond)) + 1 {
+		w.sleep(100 * time.Millisecond)
+		if raw, err := os.ReadFile(w.token()); err == nil && w.server.Accepts(string(raw)) {
+			return string(raw)
+		}
+	}
+	w.t.Fatalf("nothing good was published within %v", within)
+	return ""
+}
+
+func (w *world) read() string {
+	raw, err := os.ReadFile(w.token())
+	if err != nil {
+		return ""
+	}
+	return string(raw)
+}
+
+// wantLive checks how many keys are live at the server.
+func (w *world) wantLive(n int) {
+	w.t.Helper()
+	w.server.Settle()
+	if live := w.server.Live(); len(live) != n {
+		w.t.Errorf("%d keys are live, not %d: %+v", len(live), n, live)
+	}
+}
+
+// wantGood checks that the app reads a token that the server accepts.
+func (w *world) wantGood() {
+	w.t.Helper()
+	if token := w.read(); !w.server.Accepts(token) {
+		w.t.Errorf("the app reads a token of %d bytes that the server refuses", len(token))
+	}
+}
+
+// wantCounts checks how many requests of each kind were seen, and that there were no others.
+func (w *world) wantCounts(want map[string]int) {
+	w.t.Helper()
+	got := w.server.Counts()
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		w.t.Errorf("requests %v, not %v", got, want)
+	}
+}
+
+// checkPace checks the hard limit: at most 40 requests in any 10 minutes, for schedules that do
+// not ask for more by themselves. The last seconds of a life are exempt.
+func (w *world) checkPace() {
+	if w.times.TTL < 10*time.Minute {
+		return
+	}
+	seen := w.server.Requests()
+	for i, j := 0, 0; j < len(seen); j++ {
+		for seen[j].At.Sub(seen[i].At) >= 10*time.Minute {
+			i++
+		}
+		if n := j - i + 1; n > 40 {
+			w.t.Errorf("%d requests within 10 minutes, up to %v", n, seen[j].At)
+			return
+		}
+	}
+}
+
+func (w *world) wantLog(text string) {
+	w.t.Helper()
+	if !strings.Contains(w.log.String(), text) {
+		w.t.Errorf("the log does not say %q", text)
+	}
+}
+
+// lockedBuffer is a buffer that several goroutines write to.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// memory is a balena.Store.
+type memory struct {
+	mu   sync.Mutex
+	data []byte
+}
+
+func (m *memory) Load() ([]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.data, nil
+}
+
+func (m *memory) Save(data []byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.data = append([]byte(nil), data...)
+	return nil
+}
