@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -415,6 +416,10 @@ func TestUnlistedKeysAreReplacedAndAdopted(t *testing.T) {
 					}
 				}
 				token := w.read()
+				for w.read() == token { // stop right after a replacement, far from the next
+					w.sleep(time.Second)
+				}
+				token = w.read()
 				if err, _ := l.end(); err != nil {
 					t.Errorf("the end: %v", err)
 				}
@@ -708,13 +713,13 @@ func TestAStaleSessionCannotMint(t *testing.T) {
 	})
 }
 
-func TestASessionTokenKeepsAKeyAliveForMonths(t *testing.T) {
+func TestASessionTokenKeepsAKeyAliveForWeeks(t *testing.T) {
 	inWorld(t, balenatest.Options{}, func(w *world) {
 		w.useSession(time.Minute)
 		w.times.TTL, w.times.Check, w.times.Overlap = 4*time.Hour, time.Hour, time.Minute
 		l := w.run()
 		token := w.published(time.Second)
-		w.sleep(90 * 24 * time.Hour)
+		w.sleep(22 * 24 * time.Hour) // three times a session's life
 		w.wantGood()
 		if w.read() != token {
 			t.Error("another token")
@@ -727,11 +732,11 @@ func TestASessionThatDoesNotSlide(t *testing.T) {
 	inWorld(t, balenatest.Options{FixedExpiry: true, SessionLife: 12 * time.Hour}, func(w *world) {
 		l := w.run()
 		w.published(time.Second)
-		w.sleep(10 * 24 * time.Hour)
+		w.sleep(5 * 24 * time.Hour)
 		w.wantGood()
 		l.wantReady(true)
-		if n := w.server.Count("login"); n > 40 {
-			t.Errorf("%d logins in 10 days", n)
+		if n := w.server.Count("login"); n > 20 {
+			t.Errorf("%d logins in 5 days", n)
 		}
 		l.endWell()
 	})
@@ -841,12 +846,12 @@ func TestClocksThatJump(t *testing.T) {
 	for name, jump := range map[string]time.Duration{"an hour ahead": time.Hour, "an hour back": -time.Hour, "to 1970": -57 * 365 * 24 * time.Hour, "years ahead": 20 * 365 * 24 * time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, balenatest.Options{}, func(w *world) {
-				shift := time.Duration(0)
-				w.wall = func() time.Time { return time.Now().Add(shift) }
+				var shift atomic.Int64
+				w.wall = func() time.Time { return time.Now().Add(time.Duration(shift.Load())) }
 				l := w.run()
 				token := w.published(time.Second)
 				w.sleep(7 * time.Minute)
-				shift = jump
+				shift.Store(int64(jump))
 				for range 5 * 60 {
 					w.sleep(time.Minute)
 					w.wantGood()

@@ -277,7 +277,7 @@ type cacheFile struct {
 
 func (a *Account) parseCache(raw []byte) *session {
 	var f cacheFile
-	if json.Unmarshal(raw, &f) != nil || f.URL != a.client.base.String() || f.Login != a.loginName() {
+	if json.Unmarshal(raw, &f) != nil || f.URL != a.client.URL() || f.Login != a.loginName() {
 		return nil
 	}
 	s, err := parseSession(key.NewSecret(f.Session))
@@ -320,7 +320,7 @@ func (a *Account) take(s *session) {
 	if a.cache == nil {
 		return
 	}
-	raw, err := json.Marshal(cacheFile{URL: a.client.base.String(), Login: a.loginName(), Session: s.token.Reveal()})
+	raw, err := json.Marshal(cacheFile{URL: a.client.URL(), Login: a.loginName(), Session: s.token.Reveal()})
 	if err == nil {
 		err = a.cache.Save(raw)
 	}

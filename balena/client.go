@@ -460,3 +460,6 @@ func decode(r *request, a *answer, into any) error {
 	}
 	return nil
 }
+
+// URL returns the API's base URL, without a slash at its end.
+func (c *Client) URL() string { return c.base.String() }
