@@ -61,7 +61,7 @@ func inWorld(t *testing.T, opts balenatest.Options, f func(w *world)) {
 			if t.Failed() {
 				t.Logf("log:\n%s", w.log.String())
 			}
-			if text := w.log.String(); strings.Contains(text, u.Password) || strings.Contains(text, "eyJ") {
+			if text := w.log.String(); strings.Contains(text, u.Password) || strings.Contains(text, "eyJhb") {
 				t.Error("the log shows a credential")
 			}
 		})
