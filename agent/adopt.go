@@ -39,9 +39,6 @@ func (a *Agent) load(ctx context.Context) error {
 
 // strand keeps a key in the journal that this configuration cannot do anything about.
 func (a *Agent) strand(h *holding, why string) {
-	if a.clock.now().wall.After(h.rec.Expiry.Add(time.Hour)) {
-		return // it died by itself
-	}
 	a.stranded = append(a.stranded, h)
 	a.log.Warn("a key of the journal is left to expire: "+why, h.attrs()...)
 }

@@ -65,7 +65,10 @@ type Agent struct {
 	found     bool // the current key's id was asked for, whatever came of it
 	nextCheck instant
 	nextTend  instant
-	tendDone  bool // nothing to tend, ever
+	tendDone  bool // nothing to tend, as things are
+	timed     bool // deadlines are by the server's time
+	unlabeled bool // the outputs' expiry is yet to be written beside them
+	repaired  instant
 	pace      pace
 	failedAt  instant // of the last repeated failure that was logged
 
@@ -89,7 +92,10 @@ var ErrHandOver = errors.New("handing over to the next start")
 var ErrInitTimeout = errors.New("nothing was published in time")
 
 // LeftError tells which keys could have been revoked, and were left to expire.
-type LeftError struct{ Keys []KeyStatus }
+type LeftError struct {
+	Keys  []KeyStatus
+	Cause error // why the last of them was left; may be nil
+}
 
 // Error names the keys.
 func (e *LeftError) Error() string {
@@ -148,18 +154,23 @@ func (a *Agent) Init(stop, kill context.Context) error {
 	if err == nil {
 		return nil
 	}
-	if errors.Is(context.Cause(ctx), ErrInitTimeout) {
+	timeout := errors.Is(context.Cause(ctx), ErrInitTimeout)
+	if timeout {
 		err = fmt.Errorf("%w: gave up after %v while trying to %s", ErrInitTimeout, a.cfg.InitTimeout, a.hanging())
 	}
 	if errors.Is(context.Cause(stop), ErrHandOver) {
 		return a.handOver()
 	}
+	if timeout && a.current != nil && a.current.adopted && !a.current.dead {
+		a.log.Warn("leaving the adopted key and its outputs as they are", a.current.attrs()...)
+		return errors.Join(err, a.shutdownBut(a.current))
+	}
 	return errors.Join(err, a.shutdown())
 }
 
-// Revoke revokes all keys of the journal and removes the outputs.
-func (a *Agent) Revoke(stop, kill context.Context) error {
-	a.kill = kill
+// Revoke revokes all keys of the journal and removes the outputs. When stop is done it ends.
+func (a *Agent) Revoke(stop, _ context.Context) error {
+	a.kill = stop
 	if err := a.load(stop); err != nil {
 		return err
 	}
@@ -193,6 +204,7 @@ func (a *Agent) loop(ctx context.Context, once bool) error {
 	for {
 		now := a.clock.now()
 		a.beat.Store(int64(now.mono))
+		a.retime()
 		a.publishStatus("running")
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -222,6 +234,7 @@ func (a *Agent) sleep(ctx context.Context, d time.Duration) {
 	case <-ctx.Done():
 	case <-a.wake:
 		a.forgiveRefusals()
+		a.tendDone = false
 	}
 }
 

@@ -16,11 +16,15 @@ type holding struct {
 	verified bool    // the server accepted it, in this process
 	adopted  bool    // it comes from an earlier process
 	dead     bool    // the server refuses it beyond doubt
+	over     bool    // it is revoked, or never came to be
+	overdue  bool    // it should have been replaced, and was extended instead
+	vanished int     // extensions in a row that did not find it
 	unlisted bool    // a find did not show it
 	stuck    bool    // it cannot be extended
 	forever  bool    // it cannot be revoked
 	sent     bool    // a mint of it may have reached the server
 	refused  *instant
+	failure  error // why it could not be revoked at the end
 	retireAt instant
 	missed   *instant // the first find without result, while a mint is settled that way
 }
@@ -34,10 +38,31 @@ func (a *Agent) hold(r record) *holding {
 	return h
 }
 
+// farthest caps what an expiry can be away, so that no sum of times overflows.
+const farthest = 10 * 365 * 24 * time.Hour
+
 // setExpiry notes the server's expiry of h, and when that is on our clocks.
 func (a *Agent) setExpiry(h *holding, expiry time.Time) {
 	h.rec.Expiry = expiry
-	h.deadline = a.clock.now().add(expiry.Sub(a.serverNow()) - slack)
+	h.deadline = a.clock.now().add(max(-farthest, min(farthest, expiry.Sub(a.serverNow())-slack)))
+}
+
+// retime computes all deadlines anew when the server's time becomes known: before, they hang on
+// the local clock, which may be wrong.
+func (a *Agent) retime() {
+	_, reliable := a.cfg.Account.Now()
+	if reliable && !a.timed {
+		for _, h := range append(a.all(), a.stranded...) {
+			a.setExpiry(h, h.rec.Expiry)
+		}
+	}
+	a.timed = reliable
+}
+
+// expired tells whether h is over beyond doubt. Our own clocks do not say so.
+func (a *Agent) expired(h *holding) bool {
+	now, reliable := a.cfg.Account.Now()
+	return reliable && now.After(h.rec.Expiry.Add(slack))
 }
 
 // left is how much life h has by our clocks; negative when it looks expired.
@@ -66,7 +91,7 @@ func (a *Agent) all() []*holding {
 func (a *Agent) alive(now instant) int {
 	n := 0
 	for _, h := range a.all() {
-		if !h.dead && a.left(h, now) > -slack {
+		if !h.dead && !h.over && a.left(h, now) > -slack {
 			n++
 		}
 	}
@@ -93,6 +118,7 @@ func (a *Agent) drop(h *holding) {
 	}
 	a.retiring = slices.DeleteFunc(a.retiring, func(x *holding) bool { return x == h })
 	a.stranded = slices.DeleteFunc(a.stranded, func(x *holding) bool { return x == h })
+	a.undecided = slices.DeleteFunc(a.undecided, func(x *holding) bool { return x == h })
 	delete(a.steps, step{retire, h.rec.Name})
 }
 
@@ -107,6 +133,7 @@ func (a *Agent) retire(h *holding, d time.Duration) {
 	if a.successor == h {
 		a.successor = nil
 	}
+	a.undecided = slices.DeleteFunc(a.undecided, func(x *holding) bool { return x == h })
 	if !slices.Contains(a.retiring, h) {
 		a.retiring = append(a.retiring, h)
 	}
@@ -114,5 +141,5 @@ func (a *Agent) retire(h *holding, d time.Duration) {
 
 // publication is what the app reads of h.
 func (a *Agent) publication(h *holding) key.Publication {
-	return key.Publication{Generation: a.journal.Generation, Key: h.key(), Kind: a.cfg.Kind}
+	return key.Publication{Generation: a.journal.Generation, Key: h.key()}
 }

@@ -1,6 +1,9 @@
 package agent
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,7 +39,8 @@ type record struct {
 	Expiry   time.Time `json:"expiry"`
 	Created  time.Time `json:"created"`
 	RetireAt time.Time `json:"retire_at,omitzero"`
-	// Foreign secret: the server ignored the choice, so name and secret do not prove each other.
+	Proof    string    `json:"proof,omitempty"` // that ID was written by somebody who knew the secret
+	// Given: the server ignored the chosen secret, so name and secret do not prove each other.
 	Given bool `json:"given,omitempty"`
 
 	URL      string   `json:"url"`
@@ -89,9 +93,12 @@ func parseJournal(raw []byte) (journal, error) {
 	if j.Version != journalVersion {
 		return j, fmt.Errorf("version %d, and this program knows version %d", j.Version, journalVersion)
 	}
-	for _, r := range j.Keys {
+	for i, r := range j.Keys {
 		if err := r.check(); err != nil {
 			return j, fmt.Errorf("key %q: %w", r.Name, err)
+		}
+		if r.Proof != r.prove() {
+			j.Keys[i].ID = 0 // the name will tell
 		}
 	}
 	return j, nil
@@ -117,13 +124,24 @@ func (r record) check() error {
 	return nil
 }
 
+// prove returns the proof that belongs to the record's id and secret.
+func (r record) prove() string {
+	if r.ID == 0 || r.Secret == "" {
+		return ""
+	}
+	m := hmac.New(sha256.New, []byte(r.Secret))
+	_, _ = fmt.Fprintf(m, "%s %d", r.Name, r.ID)
+	return hex.EncodeToString(m.Sum(nil)[:16])
+}
+
 // save writes the journal as a whole. Secrets are kept only where the directory is in memory:
 // there the app's own file shows no less.
 func (j journal) save(dir *StateDir) error {
-	if !dir.KeepsSecrets() {
-		j.Keys = append([]record(nil), j.Keys...)
-		for i := range j.Keys {
-			j.Keys[i].Secret = ""
+	j.Keys = append([]record(nil), j.Keys...)
+	for i := range j.Keys {
+		j.Keys[i].Proof = j.Keys[i].prove()
+		if !dir.KeepsSecrets() {
+			j.Keys[i].Secret, j.Keys[i].Proof = "", ""
 		}
 	}
 	raw, err := json.MarshalIndent(j, "", " ")
@@ -135,5 +153,5 @@ func (j journal) save(dir *StateDir) error {
 
 // key returns the record as the other packages see it.
 func (r record) key() key.Key {
-	return key.Key{ID: r.ID, Name: r.Name, Secret: key.NewSecret(r.Secret), Expiry: r.Expiry, UserID: r.UserID}
+	return key.Key{ID: r.ID, Name: r.Name, Kind: r.Kind, Secret: key.NewSecret(r.Secret), Expiry: r.Expiry, UserID: r.UserID}
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -50,7 +51,11 @@ func (a *Agent) extend(ctx context.Context) error {
 	got, err := a.cfg.Issuer.Extend(ctx, h.key(), want)
 	switch class, _ := key.ClassOf(err); {
 	case class == key.Gone:
-		h.verified = false // look at it more closely
+		// Look at it more closely. If the server still accepts it and then again does not list it,
+		// nothing will extend it.
+		h.verified = false
+		h.vanished++
+		h.stuck = h.vanished > 1
 		return nil
 	case class == key.Unrevocable:
 		h.stuck = true
@@ -62,21 +67,27 @@ func (a *Agent) extend(ctx context.Context) error {
 		a.log.Warn("the server answered 200 and did not move the expiry: the key is replaced instead", h.attrs()...)
 		return nil
 	}
-	late := a.cfg.Times.tooOld(a.age(h))
+	h.overdue, h.vanished = a.cfg.Times.tooOld(a.age(h)), 0
 	a.setExpiry(h, got)
-	h.adopted = false
 	a.counters.extensions.Add(1)
 	now := a.clock.now()
 	args := append(h.attrs(), "next_extension_in", until(now, a.extendAt(h)).Round(time.Second))
-	if late {
+	if h.overdue {
 		a.log.Warn("extended a key that should have been replaced: no new one could be had", args...)
 	} else {
 		a.log.Info("extended the key", args...)
 	}
-	if err := a.cfg.Publisher.Describe(a.publication(h)); err != nil {
-		a.log.Warn("the new expiry could not be written beside the output", "error", err)
-	}
+	a.unlabeled = true
 	return a.save()
+}
+
+// label writes generation and expiry beside the outputs.
+func (a *Agent) label(context.Context) error {
+	if err := a.cfg.Publisher.Describe(a.publication(a.current)); err != nil {
+		return err
+	}
+	a.unlabeled = false
+	return nil
 }
 
 // check asks whether the current key lives.
@@ -107,17 +118,16 @@ func (a *Agent) checkPause() time.Duration {
 // examine looks at a key that the server refuses: one that merely expired is extended, one that
 // was just made or is still listed gets a minute, any other is dead.
 func (a *Agent) examine(ctx context.Context, h *holding, refusal error) error {
-	row, err := a.cfg.Issuer.Find(ctx, h.key())
+	revived, err := a.revive(ctx, h)
 	now := a.clock.now()
-	switch class, _ := key.ClassOf(err); {
-	case err == nil:
-		h.rec.ID = row.ID
-		a.setExpiry(h, row.Expiry)
-		if a.left(h, now) <= slack {
-			a.log.Info("the key has expired; extending it", h.attrs()...)
-			h.verified = false
-			return a.revive(ctx, h)
-		}
+	switch {
+	case err != nil && retryable(err):
+		return err
+	case revived:
+		a.log.Info("the key had expired and was extended", h.attrs()...)
+		h.verified = false
+		return nil
+	case err == nil && a.left(h, now) > 0:
 		if h.refused == nil {
 			h.refused = &now
 		}
@@ -125,8 +135,6 @@ func (a *Agent) examine(ctx context.Context, h *holding, refusal error) error {
 			h.verified = false
 			return &pausedError{5 * time.Second, "the server lists the key but refuses it: " + refusal.Error()}
 		}
-	case class == key.Outage || class == key.Busy || class == key.Ambiguous || class == key.Unknown:
-		return err
 	}
 	h.dead = true
 	a.diedYoung(h)
@@ -136,9 +144,15 @@ func (a *Agent) examine(ctx context.Context, h *holding, refusal error) error {
 
 // repair writes the outputs again that somebody changed or removed.
 func (a *Agent) repair(context.Context) error {
-	if err := a.cfg.Publisher.Publish(a.publication(a.current)); err != nil {
+	a.repaired = a.clock.now()
+	p := a.publication(a.current)
+	if err := a.cfg.Publisher.Publish(p); err != nil {
 		return err
 	}
+	if !a.cfg.Publisher.Intact(p) {
+		return errors.New("an output is not what was written, right after it was written")
+	}
+	a.unlabeled = true
 	a.log.Warn("an output was missing or had been changed; it was written again", "generation", a.journal.Generation)
 	return nil
 }
@@ -156,6 +170,9 @@ func (a *Agent) tend(ctx context.Context) error {
 
 // revoke ends an old key.
 func (a *Agent) revoke(ctx context.Context, h *holding) error {
+	if h.forever && !a.expired(h) {
+		return &pausedError{time.Minute, "it waits for its expiry"}
+	}
 	if h.forever {
 		a.log.Info("a key that could not be revoked has expired", h.attrs()...)
 		a.drop(h)
@@ -175,7 +192,7 @@ func (a *Agent) revoke(ctx context.Context, h *holding) error {
 		h.forever = true
 		a.log.Warn("a key cannot be revoked and dies at its expiry", append(h.attrs(), "reason", err)...)
 		return nil
-	case a.left(h, a.clock.now()) < -a.cfg.Times.TTL:
+	case a.expired(h):
 		a.log.Warn("a key that could not be revoked has long expired", append(h.attrs(), "error", err)...)
 		a.drop(h)
 		return a.save()

@@ -30,7 +30,7 @@ func (a *Agent) draft(ctx context.Context) error {
 	}
 	a.userID, a.targetID = user, target
 	now := a.serverNow()
-	k := key.Draft(a.cfg.Prefix, user, now.Add(a.cfg.Times.TTL).Truncate(time.Millisecond))
+	k := key.Draft(a.cfg.Prefix, a.cfg.Kind, user, now.Add(a.cfg.Times.TTL).Truncate(time.Millisecond))
 	h := a.hold(record{Name: k.Name, Secret: k.Secret.Reveal(), State: minting, Expiry: k.Expiry, Created: now,
 		URL: a.cfg.URL, UserID: user, Login: a.cfg.Login, Kind: a.cfg.Kind, Target: a.cfg.Target, TargetID: target})
 	a.successor = h
@@ -94,6 +94,9 @@ func (a *Agent) nowMinted(h *holding, expiry time.Time, existed bool) error {
 func (a *Agent) settleByFind(ctx context.Context, h *holding) error {
 	never, err := a.neverMade(ctx, h)
 	switch {
+	case key.Is(err, key.Unrevocable): // nobody will ever know; it dies at its expiry
+		h.forever = true
+		a.retire(h, 0)
 	case err != nil:
 		return err
 	case never:
@@ -149,6 +152,7 @@ func (a *Agent) verifyNew(ctx context.Context) error {
 	switch {
 	case err == nil:
 		h.verified, h.refused = true, nil
+		a.setExpiry(h, h.rec.Expiry) // the server's time is known now
 		return nil
 	case !key.Is(err, key.Gone):
 		return err
@@ -158,12 +162,12 @@ func (a *Agent) verifyNew(ctx context.Context) error {
 		h.refused = &now
 	}
 	// A key that an earlier try made may have expired since: the same secret can be revived.
-	if row, e := a.cfg.Issuer.Find(ctx, h.key()); e == nil {
-		h.rec.ID = row.ID
-		a.setExpiry(h, row.Expiry)
-		if a.left(h, now) <= 0 {
-			return a.revive(ctx, h)
-		}
+	revived, e := a.revive(ctx, h)
+	if e != nil && retryable(e) {
+		return e
+	}
+	if revived {
+		return nil
 	}
 	if until(now, h.refused.add(grace)) > 0 {
 		return &pausedError{5 * time.Second, "the server does not accept the new key yet: " + err.Error()}
@@ -174,14 +178,37 @@ func (a *Agent) verifyNew(ctx context.Context) error {
 	return a.save()
 }
 
-// revive extends a key that looks expired; whether that helped, verifying tells.
-func (a *Agent) revive(ctx context.Context, h *holding) error {
+// revive reads a key's expiry, and extends a key that has expired. It returns true if that
+// brought it back to life, and an error if the server does not list the key or says nothing.
+func (a *Agent) revive(ctx context.Context, h *holding) (bool, error) {
+	row, err := a.cfg.Issuer.Find(ctx, h.key())
+	if err != nil {
+		return false, err
+	}
+	h.rec.ID = row.ID
+	a.setExpiry(h, row.Expiry)
+	if a.left(h, a.clock.now()) > 0 {
+		return false, a.save()
+	}
 	expiry, err := a.cfg.Issuer.Extend(ctx, h.key(), a.serverNow().Add(a.cfg.Times.TTL))
 	if err != nil {
-		return err
+		return false, err
 	}
 	a.setExpiry(h, expiry)
-	return a.save()
+	alive := a.left(h, a.clock.now()) > 0
+	if !alive {
+		a.log.Warn("the server answered 200 and did not move the expiry of a key that has ended", h.attrs()...)
+	}
+	return alive, a.save()
+}
+
+// retryable tells whether a failure says nothing about the key, so that asking again may.
+func retryable(err error) bool {
+	switch class, _ := key.ClassOf(err); class {
+	case key.Outage, key.Busy, key.Ambiguous, key.Unknown:
+		return true
+	}
+	return false
 }
 
 // diedYoung remembers for the pace of replacements how long a key lived.
@@ -198,11 +225,15 @@ func (a *Agent) diedYoung(h *holding) {
 }
 
 // publishNew shows the new key to the app, and puts the old one into its overlap.
-func (a *Agent) publishNew(context.Context) error {
+func (a *Agent) publishNew(ctx context.Context) error {
 	h, old := a.successor, a.current
 	if a.left(h, a.clock.now()) <= 0 {
-		h.verified = false // it waited too long; verifying finds out and revives it
-		return nil
+		// It waited too long, or its expiry is a guess. What the server accepted a moment ago is
+		// published all the same if nothing better is to be known.
+		if revived, err := a.revive(ctx, h); revived || err != nil && retryable(err) {
+			h.verified = !revived && h.verified
+			return err
+		}
 	}
 	p := a.publication(h)
 	p.Generation++
@@ -230,5 +261,6 @@ func (a *Agent) publishNew(context.Context) error {
 		args = append(args, "old_key", old.rec.Name, "old_key_lives_for", until(now, old.retireAt).Round(time.Second))
 	}
 	a.log.Info("published", args...)
+	a.unlabeled = true
 	return a.save()
 }

@@ -11,8 +11,8 @@ import (
 // said there. An Issuer must count every request against the agent's Budget.
 type Issuer interface {
 	// Mint creates k, or finds (existed) that an earlier call did. It is called with the same
-	// name and secret until it succeeds. The secret returned is the one that counts. A class
-	// other than key.Ambiguous, key.Outage and key.Busy promises that this call created nothing.
+	// name and secret until it succeeds. The secret returned is the one that counts. Any class of
+	// failure but key.Ambiguous (and key.Unknown) promises that this call created nothing.
 	Mint(ctx context.Context, k key.Key) (secret key.Secret, existed bool, err error)
 	// Find returns k with the server's id and expiry, key.Gone if it lists no such key, or
 	// key.Unrevocable if the credential cannot list keys.
@@ -44,9 +44,9 @@ type Account interface {
 type Publisher interface {
 	// Prove tries out, without changing what the app sees, that publishing will work.
 	Prove() error
-	// Publish replaces all outputs, or none. Equal outputs are not written again.
+	// Publish replaces all outputs. Equal ones are not written again.
 	Publish(p key.Publication) error
-	// Describe tells of a new expiry; the secret is the one published last.
+	// Describe writes down the generation and expiry of what was published last.
 	Describe(p key.Publication) error
 	// Intact tells whether the outputs are what Publish(p) wrote.
 	Intact(p key.Publication) bool

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,8 +14,9 @@ const (
 	// shutdownTry is how long one try of a request may take while stopping, so that a lost
 	// packet does not cost the whole budget.
 	shutdownTry = 2500 * time.Millisecond
-	// shutdownPause lies between two tries.
-	shutdownPause = 200 * time.Millisecond
+	// shutdownPause lies between the first two tries; it doubles up to maxShutdownPause.
+	shutdownPause    = 200 * time.Millisecond
+	maxShutdownPause = 5 * time.Second
 )
 
 // handOver leaves everything to the next start.
@@ -30,65 +32,80 @@ func (a *Agent) handOver() error {
 // shutdown removes the outputs and revokes every key, within the budget. It returns *LeftError
 // if a key that could have been revoked was not.
 func (a *Agent) shutdown() error {
+	a.stopping()
+	if err := a.cfg.Publisher.Remove(); err != nil {
+		a.log.Error("an output could not be removed", "error", err)
+		return errors.Join(err, a.shutdownBut(nil))
+	}
+	return a.shutdownBut(nil)
+}
+
+// stopping lets the key live on for the time that was asked for, counted from the stop.
+func (a *Agent) stopping() {
+	a.publishStatus("stopping")
+	delay := min(a.cfg.ShutdownDelay-a.sinceStop(), a.shutdownBudget()-shutdownTry)
+	if delay > 0 && len(a.all()) > 0 {
+		a.log.Info("stopping: the key lives on for a moment", "delay", delay)
+		pause(a.kill, delay)
+	}
+}
+
+// shutdownBut revokes every key but one (nil: every key).
+func (a *Agent) shutdownBut(kept *holding) error {
 	ctx, cancel := context.WithTimeout(a.kill, a.shutdownBudget())
 	defer cancel()
-	a.publishStatus("stopping")
-	if a.cfg.ShutdownDelay > 0 && len(a.all()) > 0 {
-		a.log.Info("stopping: the key lives on for a moment", "delay", a.cfg.ShutdownDelay)
-		pause(ctx, a.cfg.ShutdownDelay)
-	}
 	a.cfg.Budget.Open()
-	removal := a.cfg.Publisher.Remove()
-	if removal != nil {
-		a.log.Error("an output could not be removed", "error", removal)
+	var group sync.WaitGroup
+	for _, h := range a.all() {
+		if h != kept {
+			group.Go(func() { a.end(ctx, h) })
+		}
 	}
-	a.revokeAll(ctx)
-	left := a.takeStock()
-	return errors.Join(removal, a.save(), left)
+	group.Wait()
+	left := a.takeStock(kept)
+	return errors.Join(a.save(), left)
 }
 
 // shutdownBudget is what is left of the time for an orderly end: a mint in flight may have been
 // waited for already.
 func (a *Agent) shutdownBudget() time.Duration {
-	if at := a.stopped.Load(); at > 0 {
-		return a.cfg.ShutdownTimeout - (a.clock.now().mono - time.Duration(at))
-	}
-	return a.cfg.ShutdownTimeout
+	return a.cfg.ShutdownTimeout - a.sinceStop()
 }
 
-// revokeAll revokes all keys side by side.
-func (a *Agent) revokeAll(ctx context.Context) {
-	var group sync.WaitGroup
-	for _, h := range a.all() {
-		group.Go(func() { a.end(ctx, h) })
+func (a *Agent) sinceStop() time.Duration {
+	if at := a.stopped.Load(); at > 0 {
+		return a.clock.now().mono - time.Duration(at)
 	}
-	group.Wait()
+	return 0
 }
 
 // end revokes one key; it touches nothing but h.
 func (a *Agent) end(ctx context.Context, h *holding) {
+	rest := shutdownPause
 	for first := true; ctx.Err() == nil; first = false {
 		err := a.tryEnd(ctx, h)
-		class, _ := key.ClassOf(err)
+		class, wait := key.ClassOf(err)
 		switch {
 		case err == nil:
-			h.dead = true
+			h.over = true
 			a.log.Info("revoked a key", h.attrs()...)
 			return
 		case class == key.Unrevocable:
 			h.forever = true
 			return
 		case class == key.Refused || class == key.FreshLogin || class == key.Wrong:
+			h.failure = err
 			a.log.Error("a key could not be revoked", append(h.attrs(), "error", err)...)
 			return
 		case first:
 			a.log.Warn("trying again to revoke a key", append(h.attrs(), "error", err)...)
 		}
-		wait := shutdownPause // there is no time to wait for as long as a server may ask
-		if paused, ok := errors.AsType[*pausedError](err); ok {
-			wait = paused.wait
+		h.failure = err
+		if deadline, ok := ctx.Deadline(); !ok || wait > time.Until(deadline) {
+			wait = 0 // there is no time to wait for as long as the server asks
 		}
-		pause(ctx, wait)
+		pause(ctx, max(rest, wait))
+		rest = min(2*rest, maxShutdownPause)
 	}
 }
 
@@ -110,13 +127,14 @@ func (a *Agent) settleEnd(ctx context.Context, h *holding) (never bool, err erro
 	if !h.sent {
 		return true, nil
 	}
-	if h.rec.Secret != "" && !a.ignores {
+	mine := h.rec.Kind == a.cfg.Kind && h.rec.Target == a.cfg.Target
+	if h.rec.Secret != "" && !a.ignores && mine {
 		_, _, err := a.cfg.Issuer.Mint(ctx, h.key())
 		class, _ := key.ClassOf(err)
 		if err == nil {
 			h.rec.State = minted
 		}
-		if class != key.FreshLogin && class != key.Refused {
+		if class != key.FreshLogin && class != key.Refused && class != key.Wrong {
 			return false, err
 		}
 	}
@@ -125,28 +143,34 @@ func (a *Agent) settleEnd(ctx context.Context, h *holding) (never bool, err erro
 
 // takeStock says what became of the keys. What is gone leaves the journal; what could not be
 // revoked stays, the next start revokes or adopts it.
-func (a *Agent) takeStock() error {
-	var left []KeyStatus
+func (a *Agent) takeStock(kept *holding) error {
+	var left LeftError
 	for _, h := range a.all() {
 		switch {
-		case h.dead:
+		case h == kept:
+		case h.over:
 			a.counters.revocations.Add(1)
+			a.drop(h)
+		case h.rec.State == minting && !h.sent:
 			a.drop(h)
 		case h.forever:
 			a.log.Warn("a key cannot be revoked; it dies at its expiry, unless the next start adopts it", h.attrs()...)
 		default:
-			left = append(left, h.status())
-			if h.rec.State != minting {
+			left.Keys = append(left.Keys, h.status())
+			left.Cause = h.failure
+			if h.rec.State != minting && !slices.Contains(a.undecided, h) {
 				a.retire(h, 0)
 			}
 		}
 	}
-	a.counters.unrevoked.Add(int64(len(left)))
-	if len(left) == 0 {
-		a.log.Info("stopped; no key was left that could be revoked")
-		return nil
+	a.counters.unrevoked.Add(int64(len(left.Keys)))
+	if len(left.Keys) > 0 {
+		return &left
 	}
-	return &LeftError{left}
+	if kept == nil {
+		a.log.Info("stopped; no key was left that could be revoked")
+	}
+	return nil
 }
 
 // pause waits for d, or until ctx is done.

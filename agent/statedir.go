@@ -34,28 +34,42 @@ func OpenStateDir(path string) (*StateDir, error) {
 	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("make the state directory %s: %w", path, errors.Unwrap(err))
 	}
-	info, err := os.Lstat(path)
+	link, err := os.Lstat(path)
 	if err != nil {
 		return nil, err
 	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	switch {
-	case !info.IsDir():
+	if !link.IsDir() {
 		return nil, fmt.Errorf("the state directory %s is no directory", path)
-	case ok && int(stat.Uid) != os.Getuid():
-		return nil, fmt.Errorf("the state directory %s belongs to user %d and this is user %d: run as that user, or set another INJECTOR_STATE_DIR", path, stat.Uid, os.Getuid())
-	case info.Mode().Perm()&0o077 != 0: // the setgid bit that a Kubernetes fsGroup sets is no harm
-		return nil, fmt.Errorf("the state directory %s is open to others (mode %04o): chmod 0700 it", path, info.Mode().Perm())
 	}
 	dir, err := rootdir.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("the state directory: %w", err)
 	}
-	memory, err := dir.InMemory()
+	memory, err := checkStateDir(dir, link)
 	if err != nil {
 		return nil, errors.Join(err, dir.Close())
 	}
 	return &StateDir{Dir: dir, keepsSecrets: memory}, nil
+}
+
+// checkStateDir looks at the directory that was opened, not at what its path leads to by now,
+// and tells whether it is in memory.
+func checkStateDir(dir *rootdir.Dir, link fs.FileInfo) (memory bool, err error) {
+	path := dir.Path()
+	info, err := dir.Root().Stat(".")
+	if err != nil {
+		return false, err
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case !os.SameFile(link, info):
+		return false, fmt.Errorf("the state directory %s was replaced while it was opened", path)
+	case ok && int(stat.Uid) != os.Getuid():
+		return false, fmt.Errorf("the state directory %s belongs to user %d and this is user %d: run as that user, or set another INJECTOR_STATE_DIR", path, stat.Uid, os.Getuid())
+	case info.Mode().Perm()&0o077 != 0: // the setgid bit that a Kubernetes fsGroup sets is no harm
+		return false, fmt.Errorf("the state directory %s is open to others (mode %04o): chmod 0700 it", path, info.Mode().Perm())
+	}
+	return dir.InMemory()
 }
 
 // KeepsSecrets tells whether the journal may hold live secrets: only in memory.

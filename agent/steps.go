@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/balena-injector/injector/key"
@@ -22,6 +23,7 @@ const (
 	extend   kind = "extend the key"
 	check    kind = "check that the key lives"
 	repair   kind = "write the outputs again"
+	label    kind = "write the expiry beside the outputs"
 	retire   kind = "revoke an old key"
 	tend     kind = "look after the session"
 )
@@ -52,8 +54,10 @@ type streak struct {
 // next returns the first task that is due, or the one that will be, and how long that takes.
 func (a *Agent) next(now instant) (task, time.Duration) {
 	best := task{in: maxSleep}
+	tasks := a.tasks(now)
+	a.prune(tasks)
 	struggling := a.struggling()
-	for _, t := range a.tasks(now) {
+	for _, t := range tasks {
 		if s := a.steps[t.step]; s != nil {
 			t.in = max(t.in, s.until-now.mono, a.cfg.Budget.untilReserve())
 			if struggling && !t.kind.urgent() {
@@ -70,6 +74,15 @@ func (a *Agent) next(now instant) (task, time.Duration) {
 	return best, best.in
 }
 
+// prune forgets failures of steps that are not to be taken any more.
+func (a *Agent) prune(tasks []task) {
+	for s := range a.steps {
+		if !slices.ContainsFunc(tasks, func(t task) bool { return t.step == s }) {
+			delete(a.steps, s)
+		}
+	}
+}
+
 // patience is how long a failing step that can wait does so while an urgent one fails too: the
 // request budget is for that one.
 const patience = 5 * time.Minute
@@ -77,7 +90,7 @@ const patience = 5 * time.Minute
 // urgent tells whether an app's token depends on the step.
 func (k kind) urgent() bool {
 	switch k {
-	case find, check, tend, retire:
+	case find, check, tend, retire, label:
 		return false
 	}
 	return true
@@ -145,7 +158,10 @@ func (a *Agent) currentTasks(now instant) []task {
 		return list
 	}
 	if a.successor == nil && !a.cfg.Publisher.Intact(a.publication(c)) {
-		add(repair, 0, a.repair)
+		add(repair, until(now, a.repaired.add(time.Second)), a.repair)
+	}
+	if a.unlabeled {
+		add(label, 0, a.label)
 	}
 	if c.rec.ID == 0 && !a.found {
 		add(find, 0, a.find)
@@ -159,8 +175,8 @@ func (a *Agent) currentTasks(now instant) []task {
 
 // extendIn returns how long it is until c must be extended or replaced.
 func (a *Agent) extendIn(c *holding, now instant) time.Duration {
-	if c.adopted && a.left(c, now) > a.cfg.Times.TTL+2*slack && !c.stuck {
-		return 0 // made with a longer TTL: what nobody can revoke must die within this one
+	if a.left(c, now) > a.cfg.Times.TTL+2*slack && !c.stuck {
+		return 0 // of a longer TTL, or without an end: what nobody can revoke must die within this one
 	}
 	return until(now, a.extendAt(c))
 }
@@ -195,6 +211,8 @@ func (a *Agent) mintIn(now instant) (time.Duration, bool) {
 		return 0, false
 	case c.stuck:
 		in = until(now, a.extendAt(c))
+	case c.overdue:
+		in = 0
 	case a.cfg.Times.tooOld(a.age(c) + max(0, a.extendIn(c, now))):
 		in = a.extendIn(c, now)
 	default:
@@ -220,7 +238,7 @@ func (a *Agent) unplannedIn(now instant) time.Duration {
 func (a *Agent) makeRoom(now instant) time.Duration {
 	wait := maxSleep
 	for _, h := range a.retiring {
-		if h.dead || a.left(h, now) <= -slack {
+		if h.dead || h.over || a.left(h, now) <= -slack {
 			continue
 		}
 		if !h.forever && until(now, h.retireAt) > 0 {

@@ -71,7 +71,7 @@ func retryPause(n int, left time.Duration, u float64) time.Duration {
 // pauseFor returns how long a step rests after a failure of that class.
 func pauseFor(class key.Class, wait time.Duration, n int, left time.Duration, u float64) time.Duration {
 	switch {
-	case class == key.Busy:
+	case class == key.Busy, class == key.Ambiguous && wait > 0:
 		return wait + time.Duration(u*float64(min(time.Minute, wait)))
 	case class == key.Refused && wait > 0:
 		return wait

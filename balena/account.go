@@ -16,21 +16,21 @@ import (
 // Account keeps the session of one credential, for any number of Issuers. It is safe for
 // concurrent use; work on the session happens once, while others wait for it.
 type Account struct {
-	client   *Client
-	creds    Credentials
-	method   method
-	cache    Store
-	log      *slog.Logger
-	turn     chan struct{} // holds one token: who has it owns all below
-	session  *session
-	userKey  *userKey
-	refused  *refusals
-	spent    key.Secret // a cached session that the server refused
-	unsure   bool       // the last login got a 401 during an outage
-	doubted  time.Time  // the trouble for which a refused login was given a second chance
-	logins   pacer      // logins without success
-	lastTOTP int64      // the period of the last code sent
-	warned   bool       // that the session will end
+	client  *Client
+	creds   Credentials
+	method  method
+	cache   Store
+	log     *slog.Logger
+	turn    chan struct{} // holds one token: who has it owns all below
+	session *session
+	userKey *userKey
+	refused *refusals
+	spent   key.Secret // a cached session that the server refused
+	unsure  bool       // the last login got a 401 during an outage
+	doubted time.Time  // the trouble for which a refused login was given a second chance
+	logins  pacer      // logins without success
+	misses  int        // TOTP codes refused in a row
+	warned  bool       // that the session will end
 
 	ends atomic.Pointer[time.Time] // the session's expiry, for those who must not wait
 }
@@ -60,7 +60,7 @@ func NewAccount(client *Client, cfg AccountConfig) (*Account, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	a := &Account{client: client, creds: cfg.Credentials, method: m, cache: cfg.Cache, log: cfg.Log,
-		turn: make(chan struct{}, 1), refused: loadRefusals(cfg.Refusals)}
+		turn: make(chan struct{}, 1), refused: loadRefusals(cfg.Refusals, client.URL(), strings.ToLower(cfg.Credentials.Username))}
 	a.turn <- struct{}{}
 	return a, nil
 }
@@ -125,6 +125,7 @@ func (a *Account) CredentialsChanged(ctx context.Context) {
 	}
 	defer a.unlock()
 	a.warned = false
+	a.spent = key.Secret{}
 	a.userKey = nil
 	if a.method == bySession {
 		a.adoptTokens()
@@ -187,6 +188,14 @@ func (a *Account) ensure(ctx context.Context, g Gate) error {
 		if err := a.prove(ctx, g); err != nil {
 			return err
 		}
+		if a.session == nil && a.method == bySession {
+			a.adoptTokens() // the cached one is spent; there may be the given one
+			if a.session != nil {
+				if err := a.prove(ctx, g); err != nil {
+					return err
+				}
+			}
+		}
 	}
 	if a.session != nil {
 		if now, ok := a.client.Now(); ok && !now.Before(a.session.expires) {
@@ -247,7 +256,7 @@ func (a *Account) refusedToken() error {
 func (a *Account) adoptTokens() {
 	var given, cached *session
 	if a.method == bySession {
-		if token, err := a.creds.Session.read(); err == nil {
+		if token, err := a.creds.Session.read(); err == nil && !token.Equal(a.spent) {
 			given, _ = parseSession(token)
 		}
 	}
@@ -417,7 +426,13 @@ func (a *Account) Tend(ctx context.Context, g Gate) (time.Duration, error) {
 	if err := a.ensure(ctx, g); err != nil {
 		return 0, err
 	}
-	now, _ := a.client.Now()
+	now, reliable := a.client.Now()
+	if !reliable { // the machine slept, or its clock was set: ask what time it is
+		if _, err := a.client.whoami(ctx, g, a.session.token); err != nil && !key.Is(err, key.Refused) {
+			return 0, err
+		}
+		now, _ = a.client.Now()
+	}
 	if now.Before(a.session.dueAt()) {
 		return a.session.dueAt().Sub(now), nil
 	}

@@ -27,7 +27,7 @@ type bench struct {
 	client  *balena.Client
 	account *balena.Account
 	issuer  *balena.Issuer
-	user    int64
+	kind    key.Kind
 }
 
 func newBench(t *testing.T, opts balenatest.Options, kind key.Kind) *bench {
@@ -50,6 +50,7 @@ func (b *bench) connect(cfg balena.Config, kind key.Kind) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	b.kind = kind
 	target := ""
 	switch kind {
 	case key.Fleet:
@@ -75,7 +76,7 @@ func (b *bench) draft() key.Key {
 	if !ok {
 		b.t.Fatal("the server's time is not known after Identify")
 	}
-	return key.Draft("test", user, now.Add(time.Hour))
+	return key.Draft("test", b.kind, user, now.Add(time.Hour))
 }
 
 func (b *bench) mint() key.Key {
@@ -248,7 +249,7 @@ func TestClasses(t *testing.T) {
 		{"502 page", balenatest.Fault{Status: 502, Body: "<html>Bad Gateway", Header: html}, key.Outage, key.Ambiguous},
 		{"503", balenatest.Fault{Status: 503}, key.Outage, key.Ambiguous},
 		{"523", balenatest.Fault{Status: 523}, key.Outage, key.Ambiguous},
-		{"503 with a wait", balenatest.Fault{Status: 503, Header: http.Header{"Retry-After": {"7"}}}, key.Busy, key.Busy},
+		{"503 with a wait", balenatest.Fault{Status: 503, Header: http.Header{"Retry-After": {"7"}}}, key.Busy, key.Ambiguous},
 		{"429", balenatest.Fault{Status: 429}, key.Busy, key.Busy},
 		{"408", balenatest.Fault{Status: 408}, key.Outage, key.Ambiguous},
 		{"400", balenatest.Fault{Status: 400}, key.Wrong, key.Wrong},
@@ -270,7 +271,7 @@ func TestClasses(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			fresh := key.Draft("test", k.UserID, k.Expiry)
+			fresh := key.Draft("test", key.User, k.UserID, k.Expiry)
 			for _, kind := range []string{"verify", "find", "extend", "mint"} {
 				fault := c.fault
 				fault.Kind = kind
@@ -472,11 +473,11 @@ func TestExpiredLeftovers(t *testing.T) {
 	now := time.Now()
 	var gone, kept []*balenatest.Key
 	for range 150 {
-		gone = append(gone, b.server.AddKey(u, key.Draft("test", 1, now).Name, now.Add(-8*24*time.Hour)))
+		gone = append(gone, b.server.AddKey(u, key.Draft("test", key.User, 1, now).Name, now.Add(-8*24*time.Hour)))
 	}
 	for name, expiry := range map[string]time.Time{
-		key.Draft("test", 1, now).Name: now.Add(-6 * 24 * time.Hour), key.Draft("other", 1, now).Name: now.Add(-800 * time.Hour),
-		"test-mine": now.Add(-800 * time.Hour), key.Draft("test", 2, now).Name: {}, key.Draft("test", 3, now).Name: now.Add(time.Hour),
+		key.Draft("test", key.User, 1, now).Name: now.Add(-6 * 24 * time.Hour), key.Draft("other", key.User, 1, now).Name: now.Add(-800 * time.Hour),
+		"test-mine": now.Add(-800 * time.Hour), key.Draft("test", key.User, 2, now).Name: {}, key.Draft("test", key.User, 3, now).Name: now.Add(time.Hour),
 	} {
 		kept = append(kept, b.server.AddKey(u, name, expiry))
 	}

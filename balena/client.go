@@ -261,7 +261,11 @@ func (c *Client) send(ctx context.Context, r *request) (*answer, error) {
 	}
 	if wait, ok := retryAfter(resp); ok {
 		c.hold(r, a.arrived.Add(wait))
-		return a, &Error{Class: key.Busy, Op: r.op, Status: a.status, Wait: wait, Reason: "told to wait"}
+		class := key.Busy
+		if a.status != http.StatusTooManyRequests {
+			class = r.unsettled(key.Busy) // a gateway that gave up says nothing about the server behind it
+		}
+		return a, &Error{Class: class, Op: r.op, Status: a.status, Wait: wait, Reason: "told to wait"}
 	}
 	return a, nil
 }

@@ -3,6 +3,7 @@ package balena
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -136,6 +137,10 @@ func isStale(ans *answer) bool {
 // A failure of class key.Ambiguous means that the key may come to exist.
 func (i *Issuer) Mint(ctx context.Context, k key.Key) (secret key.Secret, existed bool, err error) {
 	ans, r, err := i.call(ctx, i.kind == key.User, func(who identity) (request, error) {
+		if k.UserID != who.userID || k.Kind != i.kind {
+			return request{}, &Error{Class: key.Wrong, Op: "mint a " + string(i.kind) + " key",
+				Reason: fmt.Sprintf("the draft is a %s key of user %d, and the credential is user %d's", k.Kind, k.UserID, who.userID)}
+		}
 		target, err := i.targetID(ctx, who)
 		return i.mintRequest(k, target), err
 	})
@@ -189,7 +194,7 @@ func (i *Issuer) Verify(ctx context.Context, k key.Key) error {
 		case err != nil:
 			return err
 		case ans.status == http.StatusOK:
-			return checkActor(&r, ans, actors[i.kind])
+			return checkActor(&r, ans, actors[k.Kind])
 		case ans.status != http.StatusUnauthorized:
 			return r.failure(key.Wrong, ans, "")
 		case again:
@@ -206,10 +211,13 @@ func (a *Account) secondOpinion(ctx context.Context, g Gate) error {
 	if err := a.lock(ctx); err != nil {
 		return err
 	}
-	s := a.session
+	var token key.Secret
+	if a.session != nil && a.session.proven {
+		token = a.session.token
+	}
 	a.unlock()
-	if s != nil && s.proven {
-		if _, err := a.client.whoami(ctx, g, s.token); !key.Is(err, key.Refused) {
+	if !token.IsZero() {
+		if _, err := a.client.whoami(ctx, g, token); !key.Is(err, key.Refused) {
 			return err
 		}
 		return nil // whoami has asked anonymously, and the server was well

@@ -72,10 +72,13 @@ func (a *Account) login(ctx context.Context, g Gate) error {
 	}
 	if s.pending {
 		if s, err = a.secondFactor(ctx, g, s); err != nil {
+			if key.Is(err, key.Refused) {
+				a.refused.add(password, time.Now())
+			}
 			return err
 		}
 	}
-	a.unsure, a.logins = false, pacer{}
+	a.unsure, a.logins, a.misses = false, pacer{}, 0
 	a.refused.clear()
 	a.take(s)
 	return nil
@@ -97,7 +100,7 @@ func (a *Account) loginRefused(ctx context.Context, g Gate, r *request, ans *ans
 
 func (a *Account) tooManyRefusals(wait time.Duration) error {
 	return &Error{Class: key.Refused, Op: "log in", Wait: wait,
-		Reason: fmt.Sprintf("this password was refused before, and ten refusals lock the account out: not tried again for %v", wait.Round(time.Second))}
+		Reason: fmt.Sprintf("this login was refused before, and ten refusals lock the account out: not tried again for %v", wait.Round(time.Second))}
 }
 
 // secondFactor turns a pending session into a full one.
@@ -112,15 +115,16 @@ func (a *Account) secondFactor(ctx context.Context, g Gate, pending *session) (*
 	}
 	now, _ := a.client.Now()
 	step := totpStep(now)
-	if step <= a.lastTOTP {
-		next := time.Unix((a.lastTOTP+1)*int64(totpPeriod/time.Second), 0)
+	a.refused.load()
+	if step <= a.refused.LastTOTP && step > a.refused.LastTOTP-10 { // far back, a clock was wrong
+		next := time.Unix((a.refused.LastTOTP+1)*int64(totpPeriod/time.Second), 0)
 		return nil, &Error{Class: key.Busy, Op: op, Wait: max(time.Second, next.Sub(now)), Reason: "this code was sent already; waiting for the next one"}
 	}
 	code, err := TOTP(secret, step)
 	if err != nil {
 		return nil, &Error{Class: key.Refused, Op: op, Err: err}
 	}
-	a.lastTOTP = step
+	a.refused.sent(step)
 	r := request{kind: "totp", op: op, method: http.MethodPost, path: "/auth/totp/verify", bearer: pending.token, gate: g,
 		body: map[string]string{"code": code}, sent: []key.Secret{key.NewSecret(code)}}
 	ans, err := a.client.do(ctx, r)
@@ -131,7 +135,7 @@ func (a *Account) secondFactor(ctx context.Context, g Gate, pending *session) (*
 		if err := a.client.healthy(ctx, g); err != nil {
 			return nil, err
 		}
-		return nil, r.failure(key.Refused, ans, "the code is not accepted: is the TOTP secret this account's?")
+		return nil, a.codeRefused(&r, ans, now)
 	case ans.status != http.StatusOK:
 		return nil, r.failure(key.Wrong, ans, "")
 	}
@@ -140,4 +144,14 @@ func (a *Account) secondFactor(ctx context.Context, g Gate, pending *session) (*
 		err = r.failure(key.Refused, ans, "the session still waits for a second factor")
 	}
 	return s, err
+}
+
+// codeRefused judges a refused code: the first may have come at the edge of its period, or been
+// used by another process already, so another one is tried.
+func (a *Account) codeRefused(r *request, ans *answer, now time.Time) error {
+	if a.misses++; a.misses > 1 {
+		return r.failure(key.Refused, ans, "two codes were not accepted: is the TOTP secret this account's, and the clock right?")
+	}
+	next := totpPeriod - time.Duration(now.UnixNano()%int64(totpPeriod))
+	return &Error{Class: key.Busy, Op: r.op, Status: ans.status, Wait: next, Reason: "the code was not accepted; trying the next one"}
 }

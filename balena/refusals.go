@@ -3,9 +3,9 @@ package balena
 import (
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/hex"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/balena-injector/injector/key"
@@ -20,82 +20,95 @@ const (
 	refusalMemory = time.Hour
 )
 
-// refusals counts refused logins. The password is kept as a salted hash only.
+// refusals counts refused logins. Who and which password are kept as salted hashes only.
 type refusals struct {
-	store Store
-	Salt  string    `json:"salt"`
-	Seen  []refusal `json:"refused"`
+	store    Store
+	account  string    // URL and name: what the server counts by
+	Salt     string    `json:"salt"`
+	Seen     []refusal `json:"refused"`
+	LastTOTP int64     `json:"last_totp"` // the period of the last code sent: none is sent twice
 }
 
 type refusal struct {
-	At   time.Time `json:"at"`
-	Hash string    `json:"password"`
+	At       time.Time `json:"at"`
+	Account  string    `json:"account"`
+	Password string    `json:"password"`
 }
 
 // loadRefusals reads the store. What cannot be read counts as nothing: the server keeps a count
 // of its own.
-func loadRefusals(store Store) *refusals {
-	r := &refusals{store: store}
-	if store != nil {
-		if raw, err := store.Load(); err == nil && len(raw) > 0 {
+func loadRefusals(store Store, url, login string) *refusals {
+	r := &refusals{store: store, account: url + "\x00" + login}
+	r.load()
+	return r
+}
+
+// load reads the store again: another process may have written to it.
+func (r *refusals) load() {
+	if r.store != nil {
+		if raw, err := r.store.Load(); err == nil && len(raw) > 0 {
 			_ = json.Unmarshal(raw, r)
 		}
 	}
 	if r.Salt == "" {
 		r.Salt = rand.Text()
 	}
-	return r
 }
 
 // wait returns how long a login with that password must wait, or 0.
 func (r *refusals) wait(password key.Secret, now time.Time) time.Duration {
+	r.load()
 	r.forget(now)
-	hash, same := r.hash(password), 0
-	var oldestSame time.Time
+	account, hash := r.hash(""), r.hash(password.Reveal())
+	var all, same []time.Time
 	for _, s := range r.Seen {
-		if subtle.ConstantTimeCompare([]byte(s.Hash), []byte(hash)) == 1 {
-			if same++; same == 1 {
-				oldestSame = s.At
-			}
+		if s.Account != account {
+			continue
+		}
+		all = append(all, s.At)
+		if s.Password == hash {
+			same = append(same, s.At)
 		}
 	}
 	switch {
-	case len(r.Seen) >= maxRefusals:
-		return r.Seen[0].At.Add(refusalMemory).Sub(now)
-	case same >= maxSame:
-		return oldestSame.Add(refusalMemory).Sub(now)
+	case len(all) >= maxRefusals:
+		return all[len(all)-maxRefusals].Add(refusalMemory).Sub(now)
+	case len(same) >= maxSame:
+		return same[len(same)-maxSame].Add(refusalMemory).Sub(now)
 	}
 	return 0
 }
 
 // add remembers a refusal.
 func (r *refusals) add(password key.Secret, now time.Time) {
+	r.load()
 	r.forget(now)
-	r.Seen = append(r.Seen, refusal{At: now.Round(0).UTC(), Hash: r.hash(password)})
+	r.Seen = append(r.Seen, refusal{At: now.Round(0).UTC(), Account: r.hash(""), Password: r.hash(password.Reveal())})
 	r.save()
 }
 
-// clear forgets all: a login went well.
+// sent remembers that the code of that period was sent.
+func (r *refusals) sent(step int64) {
+	r.LastTOTP = step
+	r.save()
+}
+
+// clear forgets this account's refusals: a login went well.
 func (r *refusals) clear() {
-	if len(r.Seen) > 0 {
-		r.Seen = nil
+	account, before := r.hash(""), len(r.Seen)
+	r.Seen = slices.DeleteFunc(r.Seen, func(s refusal) bool { return s.Account == account })
+	if len(r.Seen) != before {
 		r.save()
 	}
 }
 
 // forget drops what is older than an hour, and what a clock that was set back left in the future.
 func (r *refusals) forget(now time.Time) {
-	kept := r.Seen[:0]
-	for _, s := range r.Seen {
-		if age := now.Sub(s.At); age < refusalMemory && age > -refusalMemory {
-			kept = append(kept, s)
-		}
-	}
-	r.Seen = kept
+	r.Seen = slices.DeleteFunc(r.Seen, func(s refusal) bool { return now.Sub(s.At).Abs() >= refusalMemory })
 }
 
-func (r *refusals) hash(password key.Secret) string {
-	sum := sha256.Sum256([]byte(r.Salt + "\x00" + password.Reveal()))
+func (r *refusals) hash(password string) string {
+	sum := sha256.Sum256([]byte(r.Salt + "\x00" + r.account + "\x00" + password))
 	return hex.EncodeToString(sum[:])
 }
 

@@ -150,9 +150,7 @@ func (i *Issuer) Revoke(ctx context.Context, k key.Key) error {
 		if len(found) > 0 {
 			return &Error{Class: key.Outage, Op: op, Reason: "the server said 200 and still lists the key"}
 		}
-		if i.kind == key.User {
-			return nil
-		}
+		return nil
 	}
 	return i.revokedUnlisted(ctx, k)
 }
@@ -160,7 +158,7 @@ func (i *Issuer) Revoke(ctx context.Context, k key.Key) error {
 // revokedUnlisted asks the key itself: an empty list does not prove that it is dead.
 func (i *Issuer) revokedUnlisted(ctx context.Context, k key.Key) error {
 	if k.Secret.IsZero() {
-		if i.kind == key.User {
+		if k.Kind == key.User {
 			return nil
 		}
 		return &Error{Class: key.Unrevocable, Op: "revoke the key", Reason: "the server does not list keys of this kind"}

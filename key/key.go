@@ -29,6 +29,7 @@ const (
 type Key struct {
 	ID     int64     // the server's row, 0 while it is not known (or cannot be read)
 	Name   string    // Name(prefix, secret): unique, because the secret is
+	Kind   Kind      // on whose behalf it acts
 	Secret Secret    // what an app sends; absent in a journal on disk
 	Expiry time.Time // by the server's clock; never zero for a key of ours
 	UserID int64     // the account that minted it
@@ -38,7 +39,6 @@ type Key struct {
 type Publication struct {
 	Generation int // 1 for the first key, one more for each that replaced it
 	Key        Key
-	Kind       Kind
 }
 
 const (
@@ -51,14 +51,14 @@ const (
 // Draft returns a new key with a chosen secret and the name that belongs to it. It exists
 // nowhere yet. The secret has 32 hex digits of which at least one is a letter: the Node SDK's
 // settings store reads a token of digits only as a number.
-func Draft(prefix string, userID int64, expiry time.Time) Key {
+func Draft(prefix string, kind Kind, userID int64, expiry time.Time) Key {
 	for {
 		var raw [16]byte
 		_, _ = rand.Read(raw[:]) // never fails: crypto/rand ends the process instead
 		text := hex.EncodeToString(raw[:])
 		if strings.ContainsAny(text, "abcdef") {
 			secret := NewSecret(text)
-			return Key{Name: Name(prefix, secret), Secret: secret, Expiry: expiry, UserID: userID}
+			return Key{Name: Name(prefix, secret), Kind: kind, Secret: secret, Expiry: expiry, UserID: userID}
 		}
 	}
 }

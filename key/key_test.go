@@ -50,7 +50,7 @@ func check(t *testing.T, where, text string) {
 func TestDraftsProveThemselves(t *testing.T) {
 	expiry := time.Unix(1e9, 0)
 	prefix := strings.Repeat("p", MaxPrefix)
-	a, b := Draft(prefix, 7, expiry), Draft(prefix, 7, expiry)
+	a, b := Draft(prefix, User, 7, expiry), Draft(prefix, User, 7, expiry)
 	if a.Name == b.Name || a.Secret.Equal(b.Secret) {
 		t.Fatal("two drafts are alike")
 	}

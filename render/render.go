@@ -111,7 +111,7 @@ func (f *Files) Prove() error {
 	for _, o := range f.cfg.Outputs {
 		d, e := f.dir(filepath.Dir(o.Path))
 		if e == nil {
-			e = d.Try(filepath.Base(o.Path), o.Mode, o.Owner)
+			e = errors.Join(d.Try(filepath.Base(o.Path), o.Mode, o.Owner), d.Try(filepath.Base(infoPath(o.Path)), infoMode, o.Owner))
 		}
 		err = errors.Join(err, e)
 	}
@@ -134,7 +134,7 @@ func (f *Files) Publish(p key.Publication) error {
 			return err
 		}
 	}
-	return f.describe(p)
+	return nil
 }
 
 // raw renders the secret alone: its exact bytes, without a newline, which Go and Python clients
@@ -152,13 +152,6 @@ func (f *Files) replace(path string, data []byte, mode fs.FileMode, owner Owner)
 	return nil
 }
 
-// Describe writes p's generation and expiry beside the outputs, which stay as they are.
-func (f *Files) Describe(p key.Publication) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.describe(p)
-}
-
 // Info is the content of an OUTPUT.json.
 type Info struct {
 	Generation int       `json:"generation"` // 1 for the first key, one more for each that replaced it
@@ -167,8 +160,11 @@ type Info struct {
 	Expiry     time.Time `json:"expiry"` // by the server's clock; extensions move it
 }
 
-func (f *Files) describe(p key.Publication) error {
-	data, err := json.Marshal(Info{Generation: p.Generation, Name: p.Key.Name, Kind: p.Kind, Expiry: p.Key.Expiry.UTC()})
+// Describe writes p's generation and expiry beside the outputs, which stay as they are.
+func (f *Files) Describe(p key.Publication) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	data, err := json.Marshal(Info{Generation: p.Generation, Name: p.Key.Name, Kind: p.Key.Kind, Expiry: p.Key.Expiry.UTC()})
 	for _, o := range f.cfg.Outputs {
 		err = errors.Join(err, f.replace(infoPath(o.Path), append(data, '\n'), infoMode, o.Owner))
 	}

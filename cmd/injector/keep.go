@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/balena-injector/injector/agent"
 	"github.com/balena-injector/injector/balena"
+	"github.com/balena-injector/injector/key"
 )
 
 // expiredFor is how long a key must have been expired before revoke --expired deletes it.
@@ -62,6 +64,9 @@ func runRevoke(in *invocation) (err error) {
 		return err
 	}
 	if err := a.agent.Revoke(in.stop, in.kill); err != nil {
+		if left, ok := errors.AsType[*agent.LeftError](err); ok && key.Is(left.Cause, key.Refused) {
+			return left.Cause
+		}
 		return err
 	}
 	if !expired {

@@ -310,8 +310,8 @@ func TestProcessKeepsItsSecretsToItself(t *testing.T) {
 func TestRevokeExpired(t *testing.T) {
 	s := newStage(t, balenatest.Options{})
 	u := s.server.DefaultUser()
-	old := s.server.AddKey(u, key.Draft("injector", 1, time.Now()).Name, time.Now().Add(-8*24*time.Hour))
-	young := s.server.AddKey(u, key.Draft("injector", 1, time.Now()).Name, time.Now().Add(-6*24*time.Hour))
+	old := s.server.AddKey(u, key.Draft("injector", key.User, 1, time.Now()).Name, time.Now().Add(-8*24*time.Hour))
+	young := s.server.AddKey(u, key.Draft("injector", key.User, 1, time.Now()).Name, time.Now().Add(-6*24*time.Hour))
 	p := s.start("run")
 	s.ready()
 	p.signal(syscall.SIGQUIT)

@@ -228,8 +228,12 @@ func (d *Dir) Try(name string, mode fs.FileMode, owner Owner) error {
 	if err := d.write(temp, []byte("x"), mode, owner); err != nil {
 		return errors.Join(d.explain(name, err), d.Remove(temp))
 	}
+	kept := d.Holds(temp, []byte("x"), mode, owner)
 	if err := d.Remove(temp); err != nil {
 		return d.explain(name, err)
+	}
+	if !kept {
+		return fmt.Errorf("the file system of %s does not keep modes and owners, so a file there cannot be protected", d.path)
 	}
 	info, err := d.root.Lstat(name)
 	switch {
