@@ -39,6 +39,7 @@ type world struct {
 	target   string
 	onDisk   bool // the state directory counts as on a disk
 	keep     bool
+	delay    time.Duration
 	shutdown time.Duration
 	initTime time.Duration
 	wall     func() time.Time
@@ -128,7 +129,7 @@ func (w *world) begin(work func(a *agent.Agent, stop, kill context.Context) erro
 	issuer := balena.NewIssuer(account, balena.IssuerConfig{Kind: w.kind, Target: target, Gate: budget})
 	files := render.New(render.Config{Outputs: []render.Output{{Path: w.token(), Mode: 0o440, Owner: render.Keep}}, OnDisk: true})
 	a := agent.New(agent.Config{Issuer: issuer, Account: issuer, Publisher: files, State: state, Budget: budget, Times: w.times, Prefix: "test",
-		URL: w.url, Login: w.login, Kind: w.kind, Target: target.String(), InitTimeout: w.initTime, ShutdownTimeout: w.shutdown, KeepOnExit: w.keep, Log: log, Wall: w.wall})
+		URL: w.url, Login: w.login, Kind: w.kind, Target: target.String(), InitTimeout: w.initTime, ShutdownDelay: w.delay, ShutdownTimeout: w.shutdown, KeepOnExit: w.keep, Log: log, Wall: w.wall})
 	stop, end := context.WithCancelCause(context.Background())
 	kill, abandon := context.WithCancel(context.Background())
 	l := &life{w: w, agent: a, account: account, stop: end, kill: abandon, ended: make(chan error, 1)}

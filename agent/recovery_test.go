@@ -1,0 +1,367 @@
+package agent_test
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/balena-injector/injector/agent"
+	"github.com/balena-injector/injector/balena/balenatest"
+	"github.com/balena-injector/injector/key"
+)
+
+// Each test here stands for a way in which an agent once did not recover.
+
+func TestOneFailureDoesNotEndAllRotations(t *testing.T) {
+	for _, kind := range []string{"fresh", "mint", "verify"} {
+		t.Run(kind, func(t *testing.T) {
+			inWorld(t, balenatest.Options{}, func(w *world) {
+				w.times.MaxTTL = 2 * time.Hour
+				l := w.run()
+				w.published(time.Second)
+				w.sleep(35 * time.Minute)
+				w.server.Fail(balenatest.Fault{Kind: kind, Times: 1, Status: 502})
+				w.sleep(24 * time.Hour)
+				if n := w.server.Count("mint"); n < 10 {
+					t.Errorf("%d mints in a day with MAX_TTL 2 h", n)
+				}
+				w.wantGood()
+				l.endWell()
+			})
+		})
+	}
+}
+
+func TestAnExpiredKeyThatCannotBeExtendedIsReplaced(t *testing.T) {
+	inWorld(t, balenatest.Options{}, func(w *world) {
+		l := w.run()
+		w.published(time.Second)
+		w.server.SetDown(true)
+		w.sleep(2 * time.Hour)
+		w.server.Fail(balenatest.Fault{Kind: "extend", Pass: true})
+		w.server.SetDown(false)
+		w.published(2 * time.Minute)
+		w.sleep(time.Second)
+		l.wantReady(true)
+		l.endWell()
+	})
+}
+
+func TestAnOldDraftWhoseSecondAnswerIsLost(t *testing.T) {
+	inWorld(t, balenatest.Options{}, func(w *world) {
+		w.server.Fail(balenatest.Fault{Kind: "mint", Hang: true})
+		l := w.run()
+		w.sleep(time.Second)
+		l.handOver()
+		w.sleep(2 * time.Hour)
+		w.server.Heal()
+		w.server.Fail(balenatest.Fault{Kind: "mint", After: true, Times: 1})
+		l = w.run()
+		w.published(time.Minute)
+		w.wantLive(1)
+		l.endWell()
+	})
+}
+
+func TestAClockAheadAfterACrashBeforePublishing(t *testing.T) {
+	for _, shift := range []time.Duration{24 * time.Hour, -24 * time.Hour} {
+		inWorld(t, balenatest.Options{}, func(w *world) {
+			w.server.Fail(balenatest.Fault{Kind: "verify", Status: 503})
+			l := w.run()
+			w.sleep(time.Second)
+			l.handOver()
+			w.server.Heal()
+			w.wall = func() time.Time { return time.Now().Add(shift) }
+			l = w.run()
+			w.published(time.Minute)
+			w.sleep(time.Second)
+			if n := w.server.Count("mint"); n != 1 {
+				t.Errorf("%d mints", n)
+			}
+			l.wantReady(true)
+			l.endWell()
+		})
+	}
+}
+
+func TestAClockAheadDropsNoRetiringKey(t *testing.T) {
+	inWorld(t, balenatest.Options{}, func(w *world) {
+		w.times.MaxTTL = 2 * time.Hour
+		l := w.run()
+		first := w.published(time.Second)
+		for w.read() == first {
+			w.sleep(time.Second)
+		}
+		l.handOver() // in the overlap
+		w.wantLive(2)
+		w.wall = func() time.Time { return time.Now().Add(24 * time.Hour) }
+		w.server.SetRestarting(true)
+		l = w.run()
+		w.sleep(5 * time.Minute)
+		w.server.SetRestarting(false)
+		w.sleep(2 * time.Minute)
+		w.wantLive(1)
+		l.endWell()
+	})
+}
+
+func TestStopAfterAMintAnswered503WithAWait(t *testing.T) {
+	inWorld(t, balenatest.Options{}, func(w *world) {
+		w.server.Fail(balenatest.Fault{Kind: "mint", After: true, Times: 1, Status: 503, Header: http.Header{"Retry-After": {"60"}}})
+		l := w.run()
+		w.sleep(time.Second)
+		l.endWell()
+	})
+}
+
+func TestUndecidedKeysAreKeptOnce(t *testing.T) {
+	inWorld(t, balenatest.Options{}, func(w *world) {
+		l := w.run()
+		token := w.published(time.Second)
+		l.handOver()
+		w.usePassword(w.server.DefaultUser().Email, w.server.DefaultUser().Password)
+		w.server.SetRestarting(true)
+		for range 3 {
+			l = w.run()
+			w.sleep(10 * time.Second)
+			if err, _ := l.end(); !errors.As(err, new(*agent.LeftError)) {
+				t.Errorf("the end: %v", err)
+			}
+			if n := w.recorded(); n != 1 {
+				t.Fatalf("%d records", n)
+			}
+		}
+		w.server.SetRestarting(false)
+		l = w.run()
+		w.sleep(10 * time.Second)
+		if w.read() != token {
+			t.Error("the key was not adopted once its account was known")
+		}
+		l.endWell()
+		if n := w.recorded(); n != 0 {
+			t.Errorf("%d records", n)
+		}
+	})
+}
+
+// recorded returns how many keys the journal has.
+func (w *world) recorded() int {
+	raw, err := os.ReadFile(filepath.Join(w.dir, ".injector", "journal.json"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var j struct{ Keys []json.RawMessage }
+	if err := json.Unmarshal(raw, &j); err != nil {
+		w.t.Fatal(err)
+	}
+	return len(j.Keys)
+}
+
+func TestAListThatIsWrongForAWhile(t *testing.T) {
+	inWorld(t, balenatest.Options{}, func(w *world) {
+		l := w.run()
+		w.published(time.Second)
+		w.server.Fail(balenatest.Fault{Kind: "find", Status: 200, Body: `{"d":[]}`, Until: time.Now().Add(45 * time.Minute)})
+		for range 3 * 60 {
+			w.sleep(time.Minute)
+			w.wantGood()
+		}
+		l.wantReady(true)
+		w.wantLive(1)
+		l.endWell()
+	})
+}
+
+func TestAUserKeyAndAServerThatIgnoresChoices(t *testing.T) {
+	inWorld(t, balenatest.Options{IgnoresChoice: true}, func(w *world) {
+		user := w.server.AddKey(w.server.DefaultUser(), "by hand", time.Time{})
+		w.creds.Password, w.creds.UserKey, w.login = nil, secretSource(user.Secret), "key 1"
+		w.kind, w.target = key.Fleet, w.server.DefaultFleet().Slug
+		l := w.run()
+		w.published(time.Second)
+		w.server.Fail(balenatest.Fault{Kind: "mint", Times: 1})
+		w.sleep(10 * time.Hour)
+		w.wantGood()
+		if err, _ := l.end(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestADirectoryBesideTheOutput(t *testing.T) {
+	inWorld(t, balenatest.Options{}, func(w *world) {
+		l := w.run()
+		w.published(time.Second)
+		w.times.MaxTTL = 2 * time.Hour
+		if err := errors.Join(os.Remove(w.token()+".json"), os.MkdirAll(filepath.Join(w.token()+".json", "x"), 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		w.sleep(5 * time.Hour)
+		w.wantGood()
+		l.wantReady(true)
+		if err := os.RemoveAll(w.token() + ".json"); err != nil {
+			t.Fatal(err)
+		}
+		w.sleep(time.Hour)
+		if _, err := os.Stat(w.token() + ".json"); err != nil {
+			t.Error(err)
+		}
+		l.endWell()
+	})
+}
+
+func TestAWrongUserNameCorrected(t *testing.T) {
+	inWorld(t, balenatest.Options{}, func(w *world) {
+		u := w.server.DefaultUser()
+		w.usePassword("wrong", u.Password)
+		for range 5 {
+			if err := w.init(); !key.Is(err, key.Refused) {
+				t.Fatal(err)
+			}
+		}
+		w.usePassword(u.Name, u.Password)
+		if err := w.init(); err != nil {
+			t.Fatal(err)
+		}
+		w.run().endAfter(time.Minute)
+	})
+}
+
+func TestADraftOfAnotherAccountIsNotMinted(t *testing.T) {
+	inWorld(t, balenatest.Options{}, func(w *world) {
+		w.server.Fail(balenatest.Fault{Kind: "mint"}) // it never lands
+		l := w.run()
+		w.sleep(time.Second)
+		l.handOver()
+		w.server.Heal()
+		bob := w.server.AddUser("bob", "bob's password", "")
+		w.usePassword(bob.Name, bob.Password)
+		_ = w.begin((*agent.Agent).Revoke).wait()
+		w.wantLive(0)
+		l = w.run()
+		w.published(time.Second)
+		w.sleep(time.Second)
+		if live := w.server.Live(); len(live) != 1 || live[0].Owner != bob.ID {
+			t.Errorf("live: %+v", live)
+		}
+		l.endWell()
+	})
+}
+
+func TestTheDelayLeavesTimeToRevoke(t *testing.T) {
+	inWorld(t, balenatest.Options{}, func(w *world) {
+		w.delay = 4 * time.Second
+		w.times.MaxTTL = 2 * time.Hour
+		l := w.run()
+		first := w.published(time.Second)
+		w.server.Fail(balenatest.Fault{Kind: "mint", After: true, Hang: true, Times: 1})
+		for w.server.Count("mint") < 2 {
+			w.sleep(time.Second)
+		}
+		began := time.Now()
+		l.endWell()
+		if took := time.Since(began); took < 4*time.Second || took > w.shutdown {
+			t.Errorf("it took %v", took)
+		}
+		_ = first
+	})
+}
+
+func TestInitThatGivesUpLeavesAnAdoptedKeyAlone(t *testing.T) {
+	inWorld(t, balenatest.Options{}, func(w *world) {
+		if err := w.init(); err != nil {
+			t.Fatal(err)
+		}
+		token := w.read()
+		w.server.SetRestarting(true)
+		if err := w.init(); !errors.Is(err, agent.ErrInitTimeout) {
+			t.Errorf("got %v", err)
+		}
+		w.server.SetRestarting(false)
+		if w.read() != token {
+			t.Error("the file is gone")
+		}
+		l := w.run()
+		w.sleep(time.Minute)
+		if w.read() != token || w.server.Count("mint") != 1 {
+			t.Error("the key was not adopted")
+		}
+		l.endWell()
+	})
+}
+
+func TestAnotherKindInTheConfiguration(t *testing.T) {
+	inWorld(t, balenatest.Options{}, func(w *world) {
+		w.kind, w.target = key.Fleet, w.server.DefaultFleet().Slug
+		l := w.run()
+		w.published(time.Second)
+		l.handOver()
+		w.kind, w.target = key.User, ""
+		l = w.run()
+		w.sleep(time.Minute)
+		w.wantGood()
+		if err, _ := l.end(); err != nil {
+			t.Errorf("the end: %v", err)
+		}
+		if live := w.server.Live(); len(live) != 1 || live[0].Kind != key.Fleet {
+			t.Errorf("live: %+v", live)
+		}
+		w.sleep(time.Hour)
+		w.wantLive(0)
+	})
+}
+
+func TestAForgedIDInTheJournal(t *testing.T) {
+	inWorld(t, balenatest.Options{}, func(w *world) {
+		expiry := time.Now().Add(time.Minute * 1000).UTC()
+		victim := w.server.AddKey(w.server.DefaultUser(), "somebody's", expiry)
+		l := w.run()
+		w.published(time.Second)
+		l.handOver()
+		path := filepath.Join(w.dir, ".injector", "journal.json")
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var j map[string]any
+		if err := json.Unmarshal(raw, &j); err != nil {
+			t.Fatal(err)
+		}
+		j["keys"].([]any)[0].(map[string]any)["id"] = victim.ID
+		if raw, err = json.Marshal(j); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		l = w.run()
+		w.sleep(2 * time.Hour)
+		w.wantGood()
+		if err, _ := l.end(); err != nil {
+			t.Error(err)
+		}
+		if live := w.server.Live(); len(live) != 1 || !live[0].Expiry.Equal(expiry) {
+			t.Errorf("somebody's key was touched: %+v", live)
+		}
+	})
+}
+
+func TestARestartLoopWithAWrongTOTPSecret(t *testing.T) {
+	inWorld(t, balenatest.Options{}, func(w *world) {
+		u := w.server.AddUser("careful", "careful password", "JBSWY3DPEHPK3PXP")
+		w.usePassword(u.Name, u.Password)
+		w.creds.TOTP = secretSource("GEZDGNBVGY3TQOJQ")
+		for range 10 {
+			if err := w.init(); !key.Is(err, key.Refused) {
+				t.Fatalf("got %v", err)
+			}
+		}
+		if n := w.server.Count("totp"); n > 6 {
+			t.Errorf("%d codes", n)
+		}
+	})
+}
