@@ -18,7 +18,6 @@ import (
 	"github.com/balena-injector/injector/balena"
 	"github.com/balena-injector/injector/internal/probe"
 	"github.com/balena-injector/injector/internal/rootdir"
-	"github.com/balena-injector/injector/key"
 	"github.com/balena-injector/injector/render"
 )
 
@@ -64,7 +63,7 @@ func newApp(command string, s settings, log *slog.Logger) (*app, error) {
 	}
 	a.files = render.New(render.Config{Outputs: []render.Output{s.Output}, OnDisk: s.OnDisk})
 	a.closers = append(a.closers, a.files.Close)
-	budget := agent.NewBudget(s.Times, s.Kind != key.User)
+	budget := newBudget(s)
 	if err := a.openAccount(budget); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}

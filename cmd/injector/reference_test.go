@@ -1,0 +1,73 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write docs/configuration.md anew")
+
+const referenceFile = "../../docs/configuration.md"
+
+// TestReference compares the reference of variables and commands with the code.
+func TestReference(t *testing.T) {
+	want := reference()
+	if *update {
+		if err := os.WriteFile(referenceFile, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(referenceFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != want {
+		t.Error("docs/configuration.md does not say what the code does: run this test with -update")
+	}
+}
+
+func reference() string {
+	var out strings.Builder
+	out.WriteString(`# Configuration
+
+Environment variables only. An empty one counts as unset. Durations are numbers with units: 90s,
+15m, 1h30m, 7d. Names that begin with INJECTOR_ and are not listed here are errors, but for those
+that Kubernetes makes for a service called injector. This page is made from the code.
+
+| variable | default | meaning |
+|---|---|---|
+`)
+	for f := range fieldsOf[variables]() {
+		value := defaultOf(f)
+		if value != "" && !strings.HasPrefix(value, "(") {
+			value = "`" + value + "`"
+		}
+		_, _ = fmt.Fprintf(&out, "| `%s` | %s | %s |\n", f.Tag.Get("envconfig"), value, f.Tag.Get("desc"))
+	}
+	for _, s := range secretVariables {
+		name := "`" + s.name + "` or `" + s.name + "_FILE`"
+		if s.name == userKeyVariable {
+			name = "`" + s.name + "_FILE`"
+		}
+		_, _ = fmt.Fprintf(&out, "| %s | | %s |\n", name, s.desc)
+	}
+	out.WriteString(`
+A ` + "`_FILE`" + ` variable names a file with the credential; one line break at its end does not belong to
+it. The file is watched (also when a Kubernetes Secret is updated) and read again. The usual proxy
+variables (` + "`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`" + `) are obeyed. ` + "`GOGC` and `GOMEMLIMIT`" + ` win over the thrifty
+settings that the program gives itself.
+
+## Commands
+
+| command | does | exit |
+|---|---|---|
+`)
+	for _, c := range commands() {
+		_, _ = fmt.Fprintf(&out, "| `injector %s` | %s | %s |\n", strings.TrimSpace(c.name+" "+c.args), c.does, c.exits)
+	}
+	_, _ = fmt.Fprintf(&out, "\nExit codes: 0 done; %s.\n", commonExits)
+	return out.String()
+}
