@@ -65,12 +65,13 @@ func quoted(body []byte, sent ...key.Secret) string {
 	if strings.HasPrefix(text, "<") || strings.HasPrefix(text, "{") || strings.HasPrefix(text, "[") {
 		return "" // a page or an object, not a message for people
 	}
+	text = oneLine(text)
 	for _, s := range sent {
-		if !s.IsZero() {
-			text = strings.ReplaceAll(text, s.Reveal(), "…")
+		if secret := oneLine(s.Reveal()); secret != "" {
+			text = strings.ReplaceAll(text, secret, "…")
 		}
 	}
-	words := strings.FieldsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) })
+	words := strings.Fields(text)
 	for i, w := range words {
 		if len(w) >= longWord {
 			words[i] = "…"
@@ -81,4 +82,9 @@ func quoted(body []byte, sent ...key.Secret) string {
 		text = strings.ToValidUTF8(text[:maxQuoted], "") + "…"
 	}
 	return text
+}
+
+// oneLine puts single blanks where white space and unprintable characters are.
+func oneLine(text string) string {
+	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }), " ")
 }

@@ -268,7 +268,7 @@ func TestALongStateDirectory(t *testing.T) {
 
 func TestAnotherUserIsToldWhoToBe(t *testing.T) {
 	if os.Getuid() != 0 {
-		t.Fatal("this test changes users, which takes root")
+		t.Skip("changing users takes root, which CI has")
 	}
 	s := newStage(t, balenatest.Options{})
 	p := s.start("run")

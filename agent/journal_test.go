@@ -1,0 +1,80 @@
+package agent
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/balena-injector/injector/key"
+)
+
+func goodRecord() record {
+	k := key.Draft("test", key.User, 7, time.Now().Add(time.Hour).UTC())
+	r := record{Name: k.Name, Secret: k.Secret.Reveal(), ID: 42, State: published, Expiry: k.Expiry, Created: time.Now().UTC(), URL: "https://x", UserID: 7, Kind: key.User}
+	r.Proof = r.prove()
+	return r
+}
+
+func encode(t testing.TB, version int, records ...record) []byte {
+	t.Helper()
+	raw, err := json.Marshal(journal{Version: version, Keys: records})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+func TestParseJournal(t *testing.T) {
+	good := goodRecord()
+	j, err := parseJournal(encode(t, journalVersion, good))
+	if err != nil || len(j.Keys) != 1 || j.Keys[0].ID != 42 {
+		t.Fatalf("%+v, %v", j, err)
+	}
+	for name, change := range map[string]func(r *record){
+		"another name":      func(r *record) { r.Name = "somebody's" },
+		"name of our form":  func(r *record) { r.Name = "test-00000000000000000000" },
+		"another secret":    func(r *record) { r.Secret = "0" },
+		"unknown state":     func(r *record) { r.State = "x" },
+		"no expiry":         func(r *record) { r.Expiry = time.Time{} },
+		"no server":         func(r *record) { r.URL = "" },
+		"no user":           func(r *record) { r.UserID = 0 },
+		"negative id":       func(r *record) { r.ID = -1 },
+		"unknown kind":      func(r *record) { r.Kind = "x" },
+		"a name of nothing": func(r *record) { r.Name = "" },
+	} {
+		r := good
+		change(&r)
+		if _, err := parseJournal(encode(t, journalVersion, r)); err == nil {
+			t.Errorf("%s passes", name)
+		}
+	}
+	if _, err := parseJournal(encode(t, journalVersion+1, good)); err == nil {
+		t.Error("another version passes")
+	}
+	forged := good
+	forged.ID = 43
+	if j, err := parseJournal(encode(t, journalVersion, forged)); err != nil || j.Keys[0].ID != 0 {
+		t.Errorf("a forged id is kept: %v", err)
+	}
+}
+
+func FuzzJournal(f *testing.F) {
+	f.Add(encode(f, journalVersion, goodRecord()))
+	f.Add([]byte(`{"version":1,"keys":[{}]}`))
+	f.Add([]byte(`{"version":1,"keys":null}`))
+	f.Add([]byte(``))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		j, err := parseJournal(raw)
+		if err != nil {
+			return
+		}
+		for _, r := range j.Keys {
+			if err := r.check(); err != nil {
+				t.Errorf("a record passes that is wrong: %v", err)
+			}
+			if r.ID != 0 && r.Secret != "" && r.Proof != r.prove() {
+				t.Error("an id passes without its proof")
+			}
+		}
+	})
+}

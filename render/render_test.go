@@ -1,0 +1,251 @@
+package render
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/balena-injector/injector/key"
+)
+
+func publication(generation int) key.Publication {
+	return key.Publication{Generation: generation, Key: key.Draft("test", key.User, 1, time.Unix(2e9, 0))}
+}
+
+func newFiles(t *testing.T, outputs ...Output) *Files {
+	t.Helper()
+	f := New(Config{Outputs: outputs, OnDisk: true})
+	t.Cleanup(func() { _ = f.Close() })
+	return f
+}
+
+func TestPublishWritesExactBytes(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077))
+	path := filepath.Join(t.TempDir(), "token")
+	f := newFiles(t, Output{path, 0o444, Keep})
+	p := publication(3)
+	if err := errors.Join(f.Prove(), f.Publish(p), f.Describe(p)); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(path)
+	info, _ := os.Stat(path)
+	if err != nil || string(raw) != p.Key.Secret.Reveal() || info.Mode() != 0o444 {
+		t.Errorf("%d bytes, mode %v, %v", len(raw), info.Mode(), err)
+	}
+	var got Info
+	raw, err = os.ReadFile(path + ".json")
+	if err != nil || json.Unmarshal(raw, &got) != nil || got.Generation != 3 || got.Name != p.Key.Name || !got.Expiry.Equal(p.Key.Expiry) {
+		t.Errorf("info %s, %v", raw, err)
+	}
+	if strings.Contains(string(raw), p.Key.Secret.Reveal()) {
+		t.Error("the public file holds the secret")
+	}
+	if !f.Intact(p) || f.Intact(publication(3)) {
+		t.Error("Intact does not tell them apart")
+	}
+	before, _ := os.Stat(path)
+	if err := f.Publish(p); err != nil {
+		t.Fatal(err)
+	}
+	if after, _ := os.Stat(path); !os.SameFile(before, after) {
+		t.Error("equal bytes were written again")
+	}
+	if err := f.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if entries, _ := os.ReadDir(filepath.Dir(path)); len(entries) != 0 {
+		t.Errorf("left: %v", entries)
+	}
+	if err := f.Remove(); err != nil {
+		t.Errorf("removing nothing: %v", err)
+	}
+}
+
+func TestAnAbsentSecretIsNeverPublished(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "token")
+	f := newFiles(t, Output{path, 0o440, Keep})
+	if err := f.Publish(key.Publication{}); err == nil {
+		t.Error("an empty file was written")
+	}
+	if _, err := os.Stat(path); err == nil {
+		t.Error("there is a file")
+	}
+}
+
+func TestOutputsMustBeInMemory(t *testing.T) {
+	disk := New(Config{Outputs: []Output{{filepath.Join(t.TempDir(), "token"), 0o440, Keep}}})
+	if err := disk.Prove(); err == nil || !strings.Contains(err.Error(), "not in memory") {
+		t.Errorf("got %v", err)
+	}
+	if err := disk.Publish(publication(1)); err == nil {
+		t.Error("a key was written to a disk")
+	}
+	dir, err := os.MkdirTemp("/dev/shm", "injector-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	memory := New(Config{Outputs: []Output{{filepath.Join(dir, "token"), 0o440, Keep}}})
+	defer func() { _ = memory.Close() }()
+	if err := memory.Prove(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestADirectoryThatWasReplaced(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "out")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	f := newFiles(t, Output{filepath.Join(dir, "token"), 0o440, Keep})
+	p := publication(1)
+	if err := f.Publish(p); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Rename(dir, dir+"-old"), os.Mkdir(dir, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if f.Intact(p) {
+		t.Error("the app looks at an empty directory")
+	}
+	if err := f.Publish(p); err != nil || !f.Intact(p) {
+		t.Errorf("the new directory was not found: %v", err)
+	}
+	if err := errors.Join(os.RemoveAll(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Publish(p); err == nil || !strings.Contains(err.Error(), "does not exist") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestReadersSeeWholeValues lets four readers look while the file is replaced.
+func TestReadersSeeWholeValues(t *testing.T) {
+	const rotations = 10_000
+	dir, err := os.MkdirTemp("/dev/shm", "injector-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	path := filepath.Join(dir, "token")
+	f := newFiles(t, Output{path, 0o440, Keep})
+	var known sync.Map
+	publish := func(n int) {
+		p := publication(n)
+		known.Store(p.Key.Secret.Reveal(), n)
+		if err := f.Publish(p); err != nil {
+			t.Error(err)
+		}
+	}
+	publish(0)
+	var done atomic.Bool
+	var readers sync.WaitGroup
+	var reads atomic.Int64
+	for range 4 {
+		readers.Go(func() {
+			last := 0
+			for !done.Load() {
+				raw, err := os.ReadFile(path)
+				n, ok := known.Load(string(raw))
+				if err != nil || !ok || n.(int) < last {
+					t.Errorf("read %d bytes (%v), generation %v after %d", len(raw), err, n, last)
+					return
+				}
+				last = n.(int)
+				reads.Add(1)
+			}
+		})
+	}
+	for n := 1; n <= rotations; n++ {
+		publish(n)
+	}
+	done.Store(true)
+	readers.Wait()
+	if reads.Load() < rotations/10 {
+		t.Errorf("only %d reads", reads.Load())
+	}
+}
+
+func TestWatch(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "secret")
+	changes := make(chan struct{}, 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	if err := os.WriteFile(file, []byte("one"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	events := make(chan struct{}, 1)
+	go func() { ended <- watch(ctx, []string{file}, events, func() { changes <- struct{}{} }) }()
+	nothing := func(what string) {
+		t.Helper()
+		select {
+		case <-changes:
+			t.Errorf("%s counts as a change", what)
+		case <-time.After(3 * settling):
+		}
+	}
+	nothing("the start")
+	events <- struct{}{}
+	nothing("an event without a change")
+	for _, step := range []struct {
+		name string
+		do   func() error
+	}{
+		{"another content", func() error { return os.WriteFile(file, []byte("two"), 0o600) }},
+		{"gone", func() error { return os.Remove(file) }},
+		{"back", func() error { return os.WriteFile(file, []byte("three"), 0o600) }},
+	} {
+		if err := step.do(); err != nil {
+			t.Fatal(err)
+		}
+		events <- struct{}{}
+		select {
+		case <-changes:
+		case <-time.After(5 * time.Second):
+			t.Errorf("%s was not noticed", step.name)
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWatchSeesReplacedFiles(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "secret")
+	if err := os.WriteFile(file, []byte("one"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	changes := make(chan struct{}, 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Watch(ctx, slog.New(slog.DiscardHandler), []string{file}, func() { changes <- struct{}{} })
+	}()
+	for deadline := time.Now().Add(10 * time.Second); len(changes) == 0 && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		// Again and again, with other bytes: the watcher may not be there yet.
+		temp := file + ".new"
+		if err := errors.Join(os.WriteFile(temp, []byte(time.Now().String()), 0o600), os.Rename(temp, file)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3 * settling)
+	}
+	if len(changes) == 0 {
+		t.Error("nothing was noticed")
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
