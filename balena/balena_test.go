@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -564,5 +565,36 @@ func TestACancelledContext(t *testing.T) {
 	cancel()
 	if _, _, err := b.issuer.Identify(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestRequestsAreSentAsRecorded looks at the request lines: what the recorded requests left
+// unescaped is unescaped here too, since nobody knows what the real parser makes of the rest.
+func TestRequestsAreSentAsRecorded(t *testing.T) {
+	b := newBench(t, balenatest.Options{ListsAll: true}, key.Fleet)
+	k := b.mint()
+	found, err := b.issuer.Find(t.Context(), k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.issuer.Extend(t.Context(), found, k.Expiry); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := b.issuer.ListExpired(t.Context(), "test", time.Now(), 7); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.issuer.Revoke(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+	id := strconv.FormatInt(found.ID, 10)
+	byName := "GET /v7/api_key?$select=id,name,expiry_date&$filter=name%20eq%20'" + k.Name + "'&$orderby=id%20desc&$top="
+	want := []string{"POST /login_", "GET /v7/application?$select=id&$filter=slug%20eq%20'acme/thermostat'&$top=2", "POST /api-key/v2", byName + "2",
+		"PATCH /v7/api_key(" + id + ")", "GET /v7/api_key(" + id + ")?$select=id,name,expiry_date",
+		"GET /v7/api_key?$select=id,name,expiry_date&$filter=startswith(name,'test-')%20and%20id%20gt%207&$orderby=id%20asc&$top=100",
+		byName + "10", "DELETE /v7/api_key(" + id + ")", byName + "1"}
+	for i, r := range b.server.Requests() {
+		if got := r.Method + " " + r.URI; i >= len(want) || got != want[i] {
+			t.Errorf("request %d: %s", i, got)
+		}
 	}
 }

@@ -164,7 +164,7 @@ func newTransport(roots *x509.CertPool, dial func(context.Context, string, strin
 		TLSHandshakeTimeout: 10 * time.Second,
 		MaxIdleConns:        2,
 		MaxIdleConnsPerHost: 2,
-		IdleConnTimeout:     20 * time.Second,
+		IdleConnTimeout:     4 * time.Second, // Node servers end theirs after 5: do not race them
 		ReadBufferSize:      2 << 10,
 		WriteBufferSize:     2 << 10,
 	}

@@ -2,7 +2,6 @@ package balena
 
 import (
 	"fmt"
-	"net/url"
 	"strconv"
 	"strings"
 )
@@ -38,5 +37,18 @@ func query(resource, selected, filter, more string) string {
 // literal writes a string the way a filter wants it.
 func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
-// escape percent-encodes for a query, blanks included: a plus sign is no blank to OData.
-func escape(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
+// escape percent-encodes a filter just as far as the recorded requests do: blanks and everything
+// that means something to a URL, but not what means something to OData. A plus sign is no blank
+// there.
+func escape(filter string) string {
+	var out strings.Builder
+	for i := range len(filter) {
+		c := filter[i]
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("-_.~'(),/:*", c) >= 0 {
+			out.WriteByte(c)
+		} else {
+			_, _ = fmt.Fprintf(&out, "%%%02X", c)
+		}
+	}
+	return out.String()
+}

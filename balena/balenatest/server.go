@@ -84,7 +84,8 @@ type Request struct {
 	At     time.Time
 	Kind   string // as balena.Kinds, plus "other"
 	Method string
-	Path   string // without the query
+	Path   string // without the query, decoded
+	URI    string // path and query as they were sent
 	Status int    // as sent; 0 if the connection was cut
 }
 
