@@ -296,7 +296,7 @@ func TestStopDuringAMint(t *testing.T) {
 				w.server.Fail(fault)
 				l := w.run()
 				w.sleep(time.Second)
-				err, took := l.end()
+				took, err := l.end()
 				if err != nil || took > w.shutdown {
 					t.Errorf("ended with %v after %v", err, took)
 				}
@@ -313,7 +313,7 @@ func TestStopWithoutAServer(t *testing.T) {
 		name := w.server.Live()[0].Name
 		w.sleep(time.Minute)
 		w.server.Fail(balenatest.Fault{Hang: true})
-		err, took := l.end()
+		took, err := l.end()
 		var left *agent.LeftError
 		if !errors.As(err, &left) || !strings.Contains(err.Error(), name) {
 			t.Errorf("got %v", err)
@@ -420,7 +420,7 @@ func TestUnlistedKeysAreReplacedAndAdopted(t *testing.T) {
 					w.sleep(time.Second)
 				}
 				token = w.read()
-				if err, _ := l.end(); err != nil {
+				if _, err := l.end(); err != nil {
 					t.Errorf("the end: %v", err)
 				}
 				if w.read() != "" {
@@ -432,7 +432,7 @@ func TestUnlistedKeysAreReplacedAndAdopted(t *testing.T) {
 				if w.read() != token || w.server.Count("mint") != mints {
 					t.Error("the key that nobody can revoke was not adopted")
 				}
-				if err, _ := l.end(); err != nil {
+				if _, err := l.end(); err != nil {
 					t.Errorf("the end: %v", err)
 				}
 				w.sleep(2 * time.Hour)
@@ -464,7 +464,7 @@ func TestFleetKeysWithAUserKey(t *testing.T) {
 		w.published(time.Second)
 		w.sleep(3 * time.Hour)
 		w.wantGood()
-		if err, _ := l.end(); err != nil {
+		if _, err := l.end(); err != nil {
 			t.Errorf("the end: %v", err)
 		}
 		w.sleep(2 * time.Hour)
@@ -526,7 +526,7 @@ func TestACorruptJournalCostsOneMint(t *testing.T) {
 			if _, err := os.Stat(path + ".unusable"); err != nil {
 				t.Error(err)
 			}
-			if err, _ := l.end(); err != nil {
+			if _, err := l.end(); err != nil {
 				t.Error(err)
 			}
 			w.sleep(2 * time.Hour) // the key that the journal named dies by itself
@@ -553,7 +553,7 @@ func TestATamperedJournalTouchesNobodysKey(t *testing.T) {
 		}
 		l = w.run()
 		w.sleep(time.Minute)
-		if err, _ := l.end(); err != nil {
+		if _, err := l.end(); err != nil {
 			t.Error(err)
 		}
 		if !w.server.Accepts(victim.Secret) {
@@ -577,7 +577,7 @@ func TestAnotherAccountTargetOrServer(t *testing.T) {
 				t.Error("a key of another account is left alone, and not used")
 			}
 			w.wantLog("belongs to another account")
-			if err, _ := l.end(); err != nil {
+			if _, err := l.end(); err != nil {
 				t.Error(err)
 			}
 			w.wantLive(1)
@@ -634,7 +634,7 @@ func TestAnotherAccountTargetOrServer(t *testing.T) {
 					t.Error("the old secret was shown to the other server")
 				}
 			}
-			if err, _ := l.end(); err != nil {
+			if _, err := l.end(); err != nil {
 				t.Error(err)
 			}
 			if n := len(other.Live()); n != 0 {
@@ -920,7 +920,7 @@ func TestKeepOnExit(t *testing.T) {
 		w.keep = true
 		l := w.run()
 		w.published(time.Second)
-		if err, _ := l.end(); err != nil {
+		if _, err := l.end(); err != nil {
 			t.Fatal(err)
 		}
 		w.wantLive(1)

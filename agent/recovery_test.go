@@ -128,7 +128,7 @@ func TestUndecidedKeysAreKeptOnce(t *testing.T) {
 		for range 3 {
 			l = w.run()
 			w.sleep(10 * time.Second)
-			if err, _ := l.end(); !errors.As(err, new(*agent.LeftError)) {
+			if _, err := l.end(); !errors.As(err, new(*agent.LeftError)) {
 				t.Errorf("the end: %v", err)
 			}
 			if n := w.recorded(); n != 1 {
@@ -186,7 +186,7 @@ func TestAUserKeyAndAServerThatIgnoresChoices(t *testing.T) {
 		w.server.Fail(balenatest.Fault{Kind: "mint", Times: 1})
 		w.sleep(10 * time.Hour)
 		w.wantGood()
-		if err, _ := l.end(); err != nil {
+		if _, err := l.end(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -304,7 +304,7 @@ func TestAnotherKindInTheConfiguration(t *testing.T) {
 		l = w.run()
 		w.sleep(time.Minute)
 		w.wantGood()
-		if err, _ := l.end(); err != nil {
+		if _, err := l.end(); err != nil {
 			t.Errorf("the end: %v", err)
 		}
 		if live := w.server.Live(); len(live) != 1 || live[0].Kind != key.Fleet {
@@ -341,7 +341,7 @@ func TestAForgedIDInTheJournal(t *testing.T) {
 		l = w.run()
 		w.sleep(2 * time.Hour)
 		w.wantGood()
-		if err, _ := l.end(); err != nil {
+		if _, err := l.end(); err != nil {
 			t.Error(err)
 		}
 		if live := w.server.Live(); len(live) != 1 || !live[0].Expiry.Equal(expiry) {

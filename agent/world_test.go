@@ -161,10 +161,11 @@ func (l *life) wait() error {
 }
 
 // end stops the life as SIGTERM does, and returns how it ended and how long that took.
-func (l *life) end() (error, time.Duration) {
+func (l *life) end() (took time.Duration, err error) {
 	began := time.Now()
 	l.stop(errors.New("SIGTERM"))
-	return l.wait(), time.Since(began)
+	err = l.wait()
+	return time.Since(began), err
 }
 
 // handOver stops the life as SIGQUIT does. As far as keys and files go, this is also what a
@@ -180,7 +181,7 @@ func (l *life) handOver() {
 // endWell ends the life and expects a clean end with no live key.
 func (l *life) endWell() {
 	l.w.t.Helper()
-	if err, _ := l.end(); err != nil {
+	if _, err := l.end(); err != nil {
 		l.w.t.Errorf("the end: %v", err)
 	}
 	l.w.wantLive(0)

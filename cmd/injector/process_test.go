@@ -87,7 +87,6 @@ type proc struct {
 	stdout bytes.Buffer
 	stderr syncBuffer
 	done   chan struct{}
-	once   sync.Once
 }
 
 func (s *stage) start(args ...string) *proc {
