@@ -16,7 +16,8 @@ func (d *Dir) InMemory() (bool, error) {
 	if err := unix.Fstatfs(int(f.Fd()), &stat); err != nil {
 		return false, err
 	}
-	return stat.Type == unix.TMPFS_MAGIC || stat.Type == unix.RAMFS_MAGIC, nil
+	kind := uint32(stat.Type) // its sign and size differ between architectures
+	return kind == unix.TMPFS_MAGIC || kind == unix.RAMFS_MAGIC, nil
 }
 
 // isMount tells whether something is mounted at name. A kernel too old to know (before 5.8)
