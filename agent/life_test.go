@@ -683,15 +683,14 @@ func TestRefusedCredentials(t *testing.T) {
 func TestARefusedRunWaitsForANewCredential(t *testing.T) {
 	inWorld(t, balenatest.Options{}, func(w *world) {
 		u := w.server.DefaultUser()
-		password := "wrong"
-		w.creds.Password = func() (key.Secret, error) { return key.NewSecret(password), nil }
+		password := w.usePasswordFile("wrong")
 		l := w.run()
 		w.sleep(4 * time.Hour)
 		l.wantReady(false)
 		if n := w.server.Count("login"); n < 3 || n > 6 {
 			t.Errorf("%d logins in 4 hours", n)
 		}
-		password = u.Password
+		password.Store(u.Password)
 		l.account.CredentialsChanged(w.t.Context())
 		l.agent.Wake()
 		w.published(time.Second)
@@ -745,13 +744,12 @@ func TestASessionThatDoesNotSlide(t *testing.T) {
 func TestAPasswordChangeEndsTheSessionOnly(t *testing.T) {
 	inWorld(t, balenatest.Options{}, func(w *world) {
 		u := w.server.DefaultUser()
-		password := u.Password
-		w.creds.Password = func() (key.Secret, error) { return key.NewSecret(password), nil }
+		password := w.usePasswordFile(u.Password)
 		l := w.run()
 		token := w.published(time.Second)
 		w.sleep(10 * time.Minute)
 		w.server.ChangePassword(u, "new password")
-		password = "new password"
+		password.Store("new password")
 		w.sleep(5 * time.Hour)
 		w.wantGood()
 		if w.read() != token {

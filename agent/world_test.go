@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -77,6 +78,14 @@ func secretSource(text string) balena.Source {
 
 func (w *world) usePassword(name, password string) {
 	w.creds, w.login = balena.Credentials{Username: name, Password: secretSource(password)}, name
+}
+
+// usePasswordFile makes the password one that can change.
+func (w *world) usePasswordFile(password string) *atomic.Value {
+	content := &atomic.Value{}
+	content.Store(password)
+	w.creds.Password = func() (key.Secret, error) { return key.NewSecret(content.Load().(string)), nil }
+	return content
 }
 
 func (w *world) useSession(age time.Duration) {
