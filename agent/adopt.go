@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -73,6 +74,9 @@ func (a *Agent) sort(h *holding) {
 	case r.State == minting: // without its secret: only its name tells whether it came to be
 		h.retireAt = a.clock.now()
 		a.retiring = append(a.retiring, h)
+	case mine && r.State == published: // without its secret, as a journal on a disk keeps it: the app may still read it
+		a.retire(h, 0)
+		h.waits = true
 	default:
 		a.retire(h, 0)
 	}
@@ -91,6 +95,9 @@ func (a *Agent) adopt() {
 	if a.successor != nil && a.cfg.Publisher.Intact(a.publication(a.successor)) {
 		return // the app reads it already: killed between the file and the journal
 	}
+	if slices.ContainsFunc(a.retiring, func(h *holding) bool { return h.waits }) {
+		return // the app's token works until the new one is there
+	}
 	if err := a.cfg.Publisher.Remove(); err != nil {
 		a.log.Error("an output of an earlier key could not be removed", "error", err)
 	}
@@ -98,5 +105,9 @@ func (a *Agent) adopt() {
 
 // attrs are what a log line says of a key.
 func (h *holding) attrs() []any {
-	return []any{"key", h.rec.Name, "id", h.rec.ID, "expires", h.rec.Expiry.UTC().Truncate(time.Second)}
+	attrs := []any{"key", h.rec.Name}
+	if h.rec.ID != 0 {
+		attrs = append(attrs, "id", h.rec.ID)
+	}
+	return append(attrs, "expires", h.rec.Expiry.UTC().Truncate(time.Second))
 }

@@ -40,6 +40,9 @@ type Config struct {
 	Advise func(error) string
 	// Wall, if not nil, replaces the wall clock, for tests.
 	Wall func() time.Time
+	// Random, if not nil, replaces the source of jitter, uniform in [0, 1), for tests that must
+	// be repeatable.
+	Random func() float64
 }
 
 // Agent keeps one key. Make it with New, then call one of Init, Run and Revoke, once.
@@ -68,6 +71,7 @@ type Agent struct {
 	tendDone  bool // nothing to tend, as things are
 	timed     bool // deadlines are by the server's time
 	unlabeled bool // the outputs' expiry is yet to be written beside them
+	warned    bool // that keys are not listed here
 	repaired  instant
 	pace      pace
 	failedAt  instant // of the last repeated failure that was logged
@@ -108,6 +112,9 @@ func (e *LeftError) Error() string {
 
 // New returns an agent. It does nothing yet.
 func New(cfg Config) *Agent {
+	if cfg.Random == nil {
+		cfg.Random = rand.Float64
+	}
 	a := &Agent{cfg: cfg, log: cfg.Log, clock: newClock(cfg.Wall), wake: make(chan struct{}, 1), steps: map[step]*streak{}}
 	a.beat.Store(int64(time.Since(a.clock.start)))
 	a.status.Store(&snapshot{Phase: "starting", Reason: "starting"})
@@ -205,6 +212,7 @@ func (a *Agent) loop(ctx context.Context, once bool) error {
 		now := a.clock.now()
 		a.beat.Store(int64(now.mono))
 		a.retime()
+		a.noteExpiry(now)
 		a.publishStatus("running")
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -218,10 +226,10 @@ func (a *Agent) loop(ctx context.Context, once bool) error {
 			continue
 		}
 		err := t.run(ctx)
-		a.note(ctx, t.step, err)
 		if once && a.hopeless(t.step, err) {
 			return err
 		}
+		a.note(ctx, t.step, err)
 	}
 }
 
@@ -252,7 +260,7 @@ func (a *Agent) hopeless(s step, err error) bool {
 	case key.Refused, key.FreshLogin:
 		return a.current == nil || a.current.dead
 	case key.Wrong:
-		return a.steps[s] != nil && a.steps[s].failures >= 3
+		return a.steps[s] != nil && a.steps[s].failures >= 2 // before this one
 	}
 	return false
 }
@@ -264,4 +272,4 @@ func (a *Agent) serverNow() time.Time {
 }
 
 // jitter draws a new key's jitter.
-func (a *Agent) jitter() time.Duration { return a.cfg.Times.jitterFor(rand.Float64()) }
+func (a *Agent) jitter() time.Duration { return a.cfg.Times.jitterFor(a.cfg.Random()) }

@@ -16,9 +16,12 @@ type holding struct {
 	verified bool    // the server accepted it, in this process
 	adopted  bool    // it comes from an earlier process
 	dead     bool    // the server refuses it beyond doubt
+	listed   bool    // it is dead, and yet the server lists it: it is asked for again
 	over     bool    // it is revoked, or never came to be
 	overdue  bool    // it should have been replaced, and was extended instead
 	vanished int     // extensions in a row that did not find it
+	ended    bool    // its expiry was said in the log
+	waits    bool    // it is revoked only once a new key is published
 	unlisted bool    // a find did not show it
 	stuck    bool    // it cannot be extended
 	forever  bool    // it cannot be revoked

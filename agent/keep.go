@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
 
 	"github.com/balena-injector/injector/key"
@@ -22,8 +21,9 @@ func (a *Agent) find(ctx context.Context) error {
 		return a.save()
 	case class == key.Gone || class == key.Unrevocable:
 		a.found = true
-		if class == key.Unrevocable || !h.unlisted {
-			a.log.Warn("the server does not list this key: it can neither be extended nor revoked, so it is replaced in time and dies at its expiry",
+		if !a.warned {
+			a.warned = true
+			a.log.Warn("the server does not list this key: such keys can neither be extended nor revoked, so each is replaced in time and dies at its expiry",
 				append(h.attrs(), "reason", err)...)
 		}
 		h.stuck = h.unlisted || class == key.Unrevocable // the second time it is certain
@@ -47,6 +47,7 @@ func (a *Agent) extend(ctx context.Context) error {
 			return err
 		}
 	}
+	late := a.cfg.Times.tooOld(a.age(h))
 	want := a.serverNow().Add(a.cfg.Times.TTL)
 	got, err := a.cfg.Issuer.Extend(ctx, h.key(), want)
 	switch class, _ := key.ClassOf(err); {
@@ -67,7 +68,7 @@ func (a *Agent) extend(ctx context.Context) error {
 		a.log.Warn("the server answered 200 and did not move the expiry: the key is replaced instead", h.attrs()...)
 		return nil
 	}
-	h.overdue, h.vanished = a.cfg.Times.tooOld(a.age(h)), 0
+	h.overdue, h.vanished = late, 0
 	a.setExpiry(h, got)
 	a.counters.extensions.Add(1)
 	now := a.clock.now()
@@ -99,7 +100,9 @@ func (a *Agent) check(ctx context.Context) error {
 		if !h.verified {
 			h.verified = true
 			a.setExpiry(h, h.rec.Expiry) // the server's time is known now
+			a.log.Info("the server accepts the adopted key", append(h.attrs(), "next_extension_in", max(0, until(a.clock.now(), a.extendAt(h))).Round(time.Second))...)
 		}
+		h.dead = false
 		h.refused = nil
 		a.nextCheck = a.clock.now().add(a.checkPause())
 		return nil
@@ -112,7 +115,7 @@ func (a *Agent) check(ctx context.Context) error {
 // checkPause is the check interval with a little less, so that many agents spread out and none
 // is late.
 func (a *Agent) checkPause() time.Duration {
-	return time.Duration(float64(a.cfg.Times.Check) * (0.9 + 0.1*rand.Float64()))
+	return time.Duration(float64(a.cfg.Times.Check) * (0.9 + 0.1*a.cfg.Random()))
 }
 
 // examine looks at a key that the server refuses: one that merely expired is extended, one that
@@ -137,8 +140,10 @@ func (a *Agent) examine(ctx context.Context, h *holding, refusal error) error {
 		}
 	}
 	h.dead = true
+	h.listed = err == nil
+	a.nextCheck = now.add(min(time.Minute, a.cfg.Times.Check))
 	a.diedYoung(h)
-	a.log.Error("the key is dead: somebody deleted it, or its account's access", append(h.attrs(), "error", refusal)...)
+	a.log.Error("the key is dead: somebody deleted it, or ended its account's access", append(h.attrs(), "error", refusal)...)
 	return nil
 }
 
@@ -184,8 +189,14 @@ func (a *Agent) revoke(ctx context.Context, h *holding) error {
 	err := a.cfg.Issuer.Revoke(ctx, h.key())
 	switch {
 	case err == nil:
-		a.counters.revocations.Add(1)
-		a.log.Info("revoked a key", h.attrs()...)
+		if !h.dead {
+			a.counters.revocations.Add(1)
+		}
+		if h.dead {
+			a.log.Info("the old key is gone", h.attrs()...)
+		} else {
+			a.log.Info("revoked a key", h.attrs()...)
+		}
 		a.drop(h)
 		return a.save()
 	case key.Is(err, key.Unrevocable):

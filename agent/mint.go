@@ -84,7 +84,11 @@ func (a *Agent) nowMinted(h *holding, expiry time.Time, existed bool) error {
 	h.rec.State = minted
 	h.born = a.clock.now()
 	a.found = false
-	a.log.Info("minted a key", append(h.attrs(), "settled_by_repeating", existed)...)
+	msg := "minted a key"
+	if existed {
+		msg = "minted a key: an earlier try had succeeded"
+	}
+	a.log.Info(msg, h.attrs()...)
 	return a.save()
 }
 

@@ -134,6 +134,7 @@ func TestUndecidedKeysAreKeptOnce(t *testing.T) {
 			if n := w.recorded(); n != 1 {
 				t.Fatalf("%d records", n)
 			}
+			w.server.Forget() // each start has a budget of its own
 		}
 		w.server.SetRestarting(false)
 		l = w.run()

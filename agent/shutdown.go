@@ -43,6 +43,7 @@ func (a *Agent) shutdown() error {
 // stopping lets the key live on for the time that was asked for, counted from the stop.
 func (a *Agent) stopping() {
 	a.publishStatus("stopping")
+	a.log.Info("stopping: removing the outputs and revoking", "keys", len(a.all()), "at_most", max(0, a.shutdownBudget()).Round(100*time.Millisecond))
 	delay := min(a.cfg.ShutdownDelay-a.sinceStop(), a.shutdownBudget()-shutdownTry)
 	if delay > 0 && len(a.all()) > 0 {
 		a.log.Info("stopping: the key lives on for a moment", "delay", delay)
@@ -168,7 +169,7 @@ func (a *Agent) takeStock(kept *holding) error {
 		return &left
 	}
 	if kept == nil {
-		a.log.Info("stopped; no key was left that could be revoked")
+		a.log.Info("stopped; nothing is left that could be revoked")
 	}
 	return nil
 }

@@ -41,6 +41,9 @@ func OpenStateDir(path string) (*StateDir, error) {
 	if !link.IsDir() {
 		return nil, fmt.Errorf("the state directory %s is no directory", path)
 	}
+	if stat, ok := link.Sys().(*syscall.Stat_t); ok && int(stat.Uid) != os.Getuid() {
+		return nil, notOurs(path, stat.Uid)
+	}
 	dir, err := rootdir.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("the state directory: %w", err)
@@ -65,11 +68,15 @@ func checkStateDir(dir *rootdir.Dir, link fs.FileInfo) (memory bool, err error) 
 	case !os.SameFile(link, info):
 		return false, fmt.Errorf("the state directory %s was replaced while it was opened", path)
 	case ok && int(stat.Uid) != os.Getuid():
-		return false, fmt.Errorf("the state directory %s belongs to user %d and this is user %d: run as that user, or set another INJECTOR_STATE_DIR", path, stat.Uid, os.Getuid())
+		return false, notOurs(path, stat.Uid)
 	case info.Mode().Perm()&0o077 != 0: // the setgid bit that a Kubernetes fsGroup sets is no harm
 		return false, fmt.Errorf("the state directory %s is open to others (mode %04o): chmod 0700 it", path, info.Mode().Perm())
 	}
 	return dir.InMemory()
+}
+
+func notOurs(path string, owner uint32) error {
+	return fmt.Errorf("the state directory %s belongs to user %d and this is user %d: run as that user, remove it, or set another INJECTOR_STATE_DIR", path, owner, os.Getuid())
 }
 
 // KeepsSecrets tells whether the journal may hold live secrets: only in memory.

@@ -159,7 +159,7 @@ func (a *Agent) schedule(now instant) Schedule {
 	case c.dead:
 		s.RotateAt = now.wall
 		return s
-	case c.stuck:
+	case c.stuck || c.unlisted:
 		s.RotateAt = a.extendAt(c).wall
 		return s
 	}

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -130,8 +129,8 @@ func (a *Agent) tasks(now instant) []task {
 		list = append(list, a.currentTasks(now)...)
 	}
 	for _, h := range a.retiring {
-		if in, ok := a.retireIn(h, now); ok {
-			list = append(list, task{step{retire, h.rec.Name}, in, func(ctx context.Context) error { return a.revoke(ctx, h) }})
+		if !h.waits || a.current != nil || a.alive(now) > 1 {
+			list = append(list, task{step{retire, h.rec.Name}, a.retireIn(h, now), func(ctx context.Context) error { return a.revoke(ctx, h) }})
 		}
 	}
 	if in, ok := a.mintIn(now); ok {
@@ -151,6 +150,9 @@ func (a *Agent) currentTasks(now instant) []task {
 	}
 	c := a.current
 	switch {
+	case c.dead && c.listed:
+		add(check, until(now, a.nextCheck), a.check)
+		return list
 	case c.dead:
 		return nil
 	case !c.verified:
@@ -241,7 +243,7 @@ func (a *Agent) makeRoom(now instant) time.Duration {
 		if h.dead || h.over || a.left(h, now) <= -slack {
 			continue
 		}
-		if !h.forever && until(now, h.retireAt) > 0 {
+		if !h.forever && until(now, h.retireAt) > 0 && !h.waits {
 			a.log.Info("ending the overlap early: another key is needed, and two are the limit", h.attrs()...)
 			h.retireAt = now
 		}
@@ -251,11 +253,11 @@ func (a *Agent) makeRoom(now instant) time.Duration {
 }
 
 // retireIn returns how long it is until h is to be revoked or, if that is impossible, forgotten.
-func (a *Agent) retireIn(h *holding, now instant) (time.Duration, bool) {
+func (a *Agent) retireIn(h *holding, now instant) time.Duration {
 	if h.forever {
-		return max(0, a.left(h, now)+2*slack), true
+		return max(0, a.left(h, now)+2*slack)
 	}
-	return until(now, h.retireAt), true
+	return until(now, h.retireAt)
 }
 
 // note remembers how a step went, and says so in the log.
@@ -284,7 +286,7 @@ func (a *Agent) note(ctx context.Context, s step, err error) {
 	if a.current != nil {
 		left = a.left(a.current, now)
 	}
-	pause := pauseFor(class, wait, old.failures, left, rand.Float64())
+	pause := pauseFor(class, wait, old.failures, left, a.cfg.Random())
 	old.last, old.until = now.mono, now.mono+pause
 	a.logFailure(s, err, pause, first)
 }
@@ -303,12 +305,32 @@ func (a *Agent) logFailure(s step, err error, pause time.Duration, first bool) {
 	}
 	a.failedAt = now
 	args := []any{"error", err, "next_try_in", pause.Round(time.Second)}
+	if a.current != nil && !a.current.dead {
+		args = append(args, "key_expires_in", max(0, a.left(a.current, now)).Round(time.Second))
+	}
 	if a.cfg.Advise != nil {
 		if advice := a.cfg.Advise(err); advice != "" {
 			args = append(args, "fix", advice)
 		}
 	}
+	if class, _ := key.ClassOf(err); class == key.Refused || class == key.FreshLogin {
+		a.log.Error("could not "+string(s.kind)+"; a corrected credential file is tried at once", args...)
+		return
+	}
 	a.log.Warn("could not "+string(s.kind), args...)
+}
+
+// noteExpiry says once when the app's key ends and nothing took its place.
+func (a *Agent) noteExpiry(now instant) {
+	h := a.current
+	if h == nil || h.dead {
+		return
+	}
+	ended := a.left(h, now) <= 0
+	if ended && !h.ended {
+		a.log.Error("the key has expired, and could not be extended or replaced: the app's token is refused until that succeeds", h.attrs()...)
+	}
+	h.ended = ended
 }
 
 // forgiveRefusals makes steps due that rest because of the credential.

@@ -217,7 +217,7 @@ func (a *Account) prove(ctx context.Context, g Gate) error {
 	id, err := a.client.whoami(ctx, g, a.session.token)
 	switch {
 	case key.Is(err, key.Refused):
-		a.log.Info("the stored session is over or was ended", "expires", a.session.expires)
+		a.log.Info("the session from the cache or the configuration is over or was ended", "expires", a.session.expires)
 		a.spent = a.session.token
 		a.set(nil)
 		return nil

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
-	"strconv"
 	"strings"
 
 	"github.com/balena-injector/injector/key"
@@ -79,7 +78,7 @@ func (c *Client) lookUp(ctx context.Context, g Gate, who identity, kind key.Kind
 		return 0, err
 	}
 	if len(rows) != 1 || rows[0].ID <= 0 {
-		return 0, r.failure(key.Wrong, ans, strconv.Itoa(len(rows))+" found: it does not exist, or this account may not see it")
+		return 0, &Error{Class: key.Wrong, Op: r.op, Reason: "it does not exist, or this account may not see it"}
 	}
 	return rows[0].ID, nil
 }

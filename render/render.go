@@ -99,7 +99,7 @@ func (f *Files) checkMemory(d *rootdir.Dir) error {
 }
 
 func mountHint(path string) string {
-	return fmt.Sprintf("mount a tmpfs there (docker run --tmpfs %s, a Compose volume with driver_opts type tmpfs, a Kubernetes emptyDir with medium: Memory)", path)
+	return fmt.Sprintf("mount a tmpfs there (mkdir -p %s && mount -t tmpfs tmpfs %s, docker run --tmpfs %s, a Compose volume with driver_opts type tmpfs, a Kubernetes emptyDir with medium: Memory)", path, path, path)
 }
 
 // Prove tries out, without changing what apps see, that each output can be written where and as
@@ -194,7 +194,11 @@ func (f *Files) Remove() error {
 	for _, o := range f.cfg.Outputs {
 		d, e := f.dir(filepath.Dir(o.Path))
 		if e == nil {
-			e = errors.Join(d.Remove(filepath.Base(o.Path)), d.Remove(filepath.Base(infoPath(o.Path))))
+			for _, path := range []string{o.Path, infoPath(o.Path)} {
+				if err := d.Remove(filepath.Base(path)); err != nil {
+					e = errors.Join(e, fmt.Errorf("remove %s: %w", path, errors.Unwrap(err)))
+				}
+			}
 		}
 		err = errors.Join(err, e)
 	}

@@ -11,9 +11,10 @@ type Fault struct {
 	Kind  string           // which requests, by kind; "" means all
 	Match func(Match) bool // further condition; nil: none
 
-	Skip  int       // so many requests pass first
-	Times int       // how many are hit; 0 means all
-	Until time.Time // and none from then on; zero: no end
+	Skip  int           // so many requests pass first
+	Times int           // how many are hit; 0 means all
+	Until time.Time     // and none from then on; zero: no end
+	For   time.Duration // and none so long after the first; 0: no end
 
 	After  bool          // it takes effect first, and then goes wrong
 	Late   time.Duration // it takes effect that much later, also when the client is gone by then
@@ -25,6 +26,8 @@ type Fault struct {
 	Status int           // answer with this status; 0 cuts the connection
 	Header http.Header
 	Body   string
+
+	hits int
 }
 
 // Match is what a Fault's condition can look at.
@@ -33,11 +36,19 @@ type Match struct {
 	Session      bool // the bearer looks like a session
 }
 
-// Fail adds a fault. Of several that match a request, the first added counts.
-func (s *Server) Fail(f Fault) {
+// Fail adds a fault. Of several that match a request, the first added counts. The function that
+// it returns tells how often the fault has hit, and when it ends or ended: the zero time while
+// that is not known.
+func (s *Server) Fail(f Fault) (hits func() (int, time.Time)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.faults = append(s.faults, &f)
+	fault := &f
+	s.faults = append(s.faults, fault)
+	return func() (int, time.Time) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return fault.hits, fault.Until
+	}
 }
 
 // Heal removes all faults.
@@ -59,8 +70,13 @@ func (s *Server) faultFor(kind string, m Match) *Fault {
 			f.Skip--
 			continue
 		}
+		if f.For > 0 && f.Until.IsZero() {
+			f.Until = time.Now().Add(f.For)
+		}
+		f.hits++
 		if f.Times > 0 {
 			if f.Times--; f.Times == 0 {
+				f.Until = time.Now()
 				s.faults = append(s.faults[:i:i], s.faults[i+1:]...)
 			}
 		}

@@ -15,13 +15,17 @@ func advise(err error) string {
 	e, isAPI := errors.AsType[*balena.Error](err)
 	switch {
 	case errors.Is(err, agent.ErrLocked):
-		return "stop the other injector, or give this one another INJECTOR_STATE_DIR"
+		return "stop the other injector, or give this one another INJECTOR_OUTPUT and INJECTOR_STATE_DIR"
 	case !isAPI:
 		return ""
 	case e.Class == key.FreshLogin:
 		return "set BALENA_USERNAME and BALENA_PASSWORD or BALENA_PASSWORD_FILE (and BALENA_TOTP_SECRET if the account has two-factor login), or give a BALENA_SESSION_TOKEN from a login within the last 20 minutes"
 	case e.Class == key.Refused:
 		return adviseRefused(e)
+	case e.Class == key.Outage && e.Status == 0 && e.Err != nil:
+		return "if this lasts, check that BALENA_API_URL is right and can be reached from here"
+	case e.Class == key.Wrong && e.Op == "log in":
+		return "check BALENA_API_URL"
 	case e.Class == key.Wrong && e.Status >= 300:
 		return "check BALENA_API_URL, INJECTOR_KIND and INJECTOR_TARGET"
 	case e.Class == key.Wrong && strings.HasPrefix(e.Op, "look up"):

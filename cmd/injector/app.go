@@ -43,16 +43,25 @@ func (in *invocation) load() (settings, *slog.Logger, error) {
 		return s, nil, err
 	}
 	hideCredentials()
-	opts := &slog.HandlerOptions{Level: s.LogLevel}
-	var h slog.Handler = slog.NewTextHandler(in.stderr, opts)
-	if s.LogJSON {
-		h = slog.NewJSONHandler(in.stderr, opts)
-	}
-	log := slog.New(h)
+	log := newLog(in.stderr, s.LogLevel, s.LogJSON)
 	for _, w := range s.Warnings {
 		log.Warn(w)
 	}
 	return s, log, nil
+}
+
+// newLog returns a log for people or for programs. Durations are text in both.
+func newLog(w io.Writer, level slog.Level, asJSON bool) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Value.Kind() == slog.KindDuration {
+			a.Value = slog.StringValue(short(a.Value.Duration()))
+		}
+		return a
+	}}
+	if asJSON {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
 }
 
 // newApp wires an app. Close it.
@@ -141,6 +150,9 @@ func (a *app) serve(stop context.Context, work func() error) error {
 		if tcp, err = net.Listen("tcp", a.settings.Listen); err != nil {
 			return errors.Join(fmt.Errorf("INJECTOR_LISTEN: %w", err), socket.Close())
 		}
+	}
+	if tcp != nil {
+		a.log.Info("listening for probes and metrics", "address", tcp.Addr().String())
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(stop))
 	var group errgroup.Group

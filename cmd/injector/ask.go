@@ -93,19 +93,23 @@ func printStatus(tw *tabwriter.Writer, r probe.Report, now time.Time) {
 	}
 	at := func(name string, t time.Time) {
 		if !t.IsZero() {
+			if late := now.Sub(t); late > time.Second {
+				line(name, "%s late", human(late))
+				return
+			}
 			line(name, "in %s", human(t.Sub(now)))
 		}
 	}
 	at("extension", r.Schedule.ExtendAt)
-	at("rotation", r.Schedule.RotateAt)
+	at("replacement", r.Schedule.RotateAt)
 	at("check", r.Schedule.CheckAt)
 	for _, t := range r.Trouble {
-		line("trouble", "could not %s, %d times since %s: %s", t.Step, t.Failures, t.Since.UTC().Format(time.RFC3339), t.Error)
+		line("trouble", "could not %s, tried %d× since %s: %s", t.Step, t.Failures, t.Since.UTC().Format(time.RFC3339), t.Error)
 		if t.Fix != "" {
 			line("fix", "%s", t.Fix)
 		}
 	}
-	line("since start", "%d minted, %d extensions, %d rotations, %d revoked", r.Counts.Mints, r.Counts.Extensions, r.Counts.Rotations, r.Counts.Revocations)
+	line("since start", "minted %d, extended %d, replaced %d, revoked %d", r.Counts.Mints, r.Counts.Extensions, r.Counts.Rotations, r.Counts.Revocations)
 }
 
 func orUnknown(id int64) string {
@@ -169,7 +173,11 @@ func explainPlan(say func(string, ...any), t agent.Times, kind key.Kind, canRota
 	if kind != key.User {
 		say("Where the server does not list %s keys (openBalena), they can neither be extended nor revoked: each is replaced instead of extended, and dies at its expiry.", kind)
 	}
-	say("Every %s the server is asked whether the key lives; a dead one is replaced then.", short(t.Check))
+	if canRotate {
+		say("Every %s the server is asked whether the key lives; a dead one is replaced then.", short(t.Check))
+	} else {
+		say("Every %s the server is asked whether the key lives. A dead one can only be replaced with a login less than 20 minutes old.", short(t.Check))
+	}
 	say("An outage of the API of up to %s is survived at any time, and of up to %s right after an extension.", short(t.TTL/3), short(t.TTL))
 	say("On a stop the file is removed and the key revoked.")
 }
@@ -178,7 +186,7 @@ func explainPlan(say func(string, ...any), t agent.Times, kind key.Kind, canRota
 func explainRunning(in *invocation, r probe.Report, now time.Time) {
 	say := func(format string, args ...any) { _, _ = fmt.Fprintf(in.stdout, format+"\n", args...) }
 	if r.Key == nil {
-		say("There is no key yet: %s.", r.Reason)
+		say("There is no key yet.")
 	} else {
 		explainKey(say, r, now)
 	}
@@ -195,6 +203,9 @@ func explainRunning(in *invocation, r probe.Report, now time.Time) {
 
 func explainKey(say func(string, ...any), r probe.Report, now time.Time) {
 	at := func(t time.Time) string {
+		if late := now.Sub(t); late > time.Second {
+			return fmt.Sprintf("as soon as the API lets it: it is %s late", human(late))
+		}
 		return fmt.Sprintf("in %s, at %s", human(t.Sub(now)), t.UTC().Format(time.RFC3339))
 	}
 	state := "ready"
@@ -206,12 +217,16 @@ func explainKey(say func(string, ...any), r probe.Report, now time.Time) {
 		say("It will be extended %s; its secret stays the same.", at(t))
 	}
 	if t := r.Schedule.RotateAt; !t.IsZero() {
-		say("Another key will take its place %s; then the old one lives on for %s.", at(t), short(r.Overlap))
+		say("Another key will take its place %s; then the old one lives on for %s.", at(t), human(r.Overlap))
 	} else {
 		say("It will not be replaced as long as it can be extended.")
 	}
 	if t := r.Schedule.CheckAt; !t.IsZero() {
 		say("The server will be asked whether it lives %s.", at(t))
+	}
+	if left := r.Schedule.ExpiresAt.Sub(now); left <= 0 {
+		say("It has expired %s ago.", human(-left))
+		return
 	}
 	say("If the API went away now, the key would last until %s: %s.", r.Schedule.ExpiresAt.UTC().Format(time.RFC3339), human(r.Schedule.ExpiresAt.Sub(now)))
 	if !r.SessionExpiry.IsZero() {

@@ -16,6 +16,7 @@ type command struct {
 	exits   string // which exit codes mean what, beyond the common ones
 	run     func(*invocation) error
 	details string
+	asks    bool // the common exit codes have no meaning for it
 }
 
 // commands lists them in the order of help.
@@ -24,15 +25,15 @@ func commands() []command {
 		{name: "init", does: "adopt or mint a key, publish it, leave it to run", exits: "0 published", run: runInit,
 			details: "Gives up after INJECTOR_INIT_TIMEOUT, naming the step that hung, and revokes what it made."},
 		{name: "run", does: "the sidecar: adopt or mint, publish, extend, rotate, revoke at the end", exits: "0 after a clean stop", run: runRun,
-			details: "SIGTERM and SIGINT revoke all keys and end; a second one ends at once. SIGQUIT hands the key over to the\nnext start. SIGHUP reads the credential files again."},
+			details: "SIGTERM and SIGINT revoke all keys and end; a second one ends at once. SIGQUIT hands the key over to the\nnext start. SIGHUP reads the credential files again. A refused credential does not end it: it waits,\nnot ready, for a corrected file, and tries again after an hour."},
 		{name: "revoke", args: "[--expired]", does: "revoke all keys of the journal, remove the outputs", exits: "0 all gone", run: runRevoke,
 			details: "Refuses beside a live agent. With --expired it also deletes, by id, keys of this INJECTOR_NAME\nthat expired more than 7 days ago: the server never does."},
-		{name: "healthcheck", args: "[--live]", does: "ask the running agent: ready? (--live: alive?)", exits: "0 yes, 1 no", run: runHealthcheck},
-		{name: "status", args: "[--json]", does: "what the running agent holds", exits: "0, or 1 if none runs", run: runStatus},
+		{name: "healthcheck", args: "[--live]", does: "ask the running agent: ready? (--live: alive?)", exits: "0 yes, 1 no", asks: true, run: runHealthcheck},
+		{name: "status", args: "[--json]", does: "what the running agent holds", exits: "0, or 1 if none runs", asks: true, run: runStatus},
 		{name: "explain", does: "the schedule in words: the running agent's, or the configuration's", exits: "0", run: runExplain},
 		{name: "check", does: "try configuration, directories, API and credential, without minting", exits: "0 all well", run: runCheck},
-		{name: "version", does: "print the version", exits: "0", run: runVersion},
-		{name: "help", args: "[COMMAND]", does: "this text", exits: "0", run: runHelp},
+		{name: "version", does: "print the version", exits: "0", asks: true, run: runVersion},
+		{name: "help", args: "[COMMAND]", does: "this text", exits: "0", asks: true, run: runHelp},
 	}
 }
 
@@ -95,7 +96,7 @@ func runHelp(in *invocation) error {
 		return silentlyUnknown(in, in.args[0])
 	}
 	printUsage(in.stdout)
-	_, _ = io.WriteString(in.stdout, "\nEnvironment variables (name, default, meaning; [_FILE]: or NAME_FILE, the path of a file that is watched):\n\n")
+	_, _ = io.WriteString(in.stdout, "\nEnvironment variables (with their defaults; [_FILE]: or NAME_FILE, the path of a file that is watched):\n\n")
 	printVariables(in.stdout)
 	return nil
 }
@@ -110,6 +111,10 @@ func printCommand(w io.Writer, c *command) {
 	if c.details != "" {
 		_, _ = fmt.Fprintf(w, "%s\n", c.details)
 	}
+	if c.asks {
+		_, _ = fmt.Fprintf(w, "\nExit: %s\n", c.exits)
+		return
+	}
 	_, _ = fmt.Fprintf(w, "\nExit: %s; %s\n", c.exits, commonExits)
 }
 
@@ -123,4 +128,5 @@ func printUsage(w io.Writer) {
 	}
 	_ = tw.Flush()
 	_, _ = fmt.Fprintf(w, "\nExit codes: 0 done; %s.\n", commonExits)
+	_, _ = io.WriteString(w, "Needed are an account (BALENA_USERNAME and BALENA_PASSWORD) and a tmpfs at /secrets; `injector help` lists all variables.\n")
 }

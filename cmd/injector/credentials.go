@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/balena-injector/injector/balena"
@@ -45,9 +46,27 @@ func (p *parser) credentials(s *settings, v variables) {
 	default:
 		if before == 0 || !p.mentions("BALENA_") {
 			p.fail("BALENA_USERNAME", "and a password are missing",
-				"set it with BALENA_PASSWORD or BALENA_PASSWORD_FILE; or set BALENA_SESSION_TOKEN or BALENA_SESSION_TOKEN_FILE; or, for fleet and device keys, BALENA_API_KEY_FILE")
+				"set it with BALENA_PASSWORD or BALENA_PASSWORD_FILE; or set BALENA_SESSION_TOKEN or BALENA_SESSION_TOKEN_FILE; or, for fleet and device keys, BALENA_API_KEY_FILE"+strayCredential())
 		}
 	}
+}
+
+// strayCredential tells of a variable that looks like a credential and is none of ours.
+func strayCredential() string {
+	known := names()
+	for _, kv := range os.Environ() {
+		name, value, _ := strings.Cut(kv, "=")
+		if !strings.HasPrefix(name, "BALENA_") || value == "" || slices.Contains(known, name) {
+			continue
+		}
+		if name == userKeyVariable {
+			return ". BALENA_API_KEY is set, and not used: put a user key into a file"
+		}
+		if near := nearest(name, known); near != "" {
+			return ". " + name + " is set: did you mean " + near + "?"
+		}
+	}
+	return ""
 }
 
 func (p *parser) mentions(prefix string) bool {

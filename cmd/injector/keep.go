@@ -119,6 +119,15 @@ func runCheck(in *invocation) (err error) {
 	ctx, cancel := context.WithTimeout(in.stop, s.InitTimeout)
 	defer cancel()
 	user, target, err := a.issuer.Identify(ctx)
+	for key.Is(err, key.Busy) && ctx.Err() == nil {
+		_, wait := key.ClassOf(err)
+		_, _ = fmt.Fprintf(in.stdout, "... %v; waiting %v\n", err, wait.Round(time.Second))
+		select {
+		case <-time.After(wait):
+			user, target, err = a.issuer.Identify(ctx)
+		case <-ctx.Done():
+		}
+	}
 	if err != nil {
 		return err
 	}

@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/balena-injector/injector/agent"
@@ -99,12 +101,26 @@ func run(stop, kill context.Context, args, environ []string, stdout, stderr io.W
 	}
 	err := cmd.run(&invocation{stop: stop, kill: kill, args: rest, environ: environ, stdout: stdout, stderr: stderr})
 	if err != nil && !errors.As(err, new(silentError)) {
-		_, _ = fmt.Fprintf(stderr, "injector %s: %v\n", name, err)
-		if advice := advise(err); advice != "" {
-			_, _ = fmt.Fprintf(stderr, "  fix: %s\n", advice)
-		}
+		tell(stderr, name, err)
 	}
 	return codeOf(err)
+}
+
+// tell says why a command failed, in the form that the log has.
+func tell(stderr io.Writer, name string, err error) {
+	advice := advise(err)
+	if strings.EqualFold(os.Getenv("INJECTOR_LOG_FORMAT"), "json") {
+		log := newLog(stderr, slog.LevelError, true).With("command", name, "exit_code", int(codeOf(err)))
+		if advice != "" {
+			log = log.With("fix", advice)
+		}
+		log.Error(err.Error())
+		return
+	}
+	_, _ = fmt.Fprintf(stderr, "injector %s: %v\n", name, err)
+	if advice != "" {
+		_, _ = fmt.Fprintf(stderr, "  fix: %s\n", advice)
+	}
 }
 
 // silentError is an error that was told already.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -94,16 +95,19 @@ func (p *parser) duration(variable, text string, least time.Duration) time.Durat
 	return d
 }
 
-// parseDuration reads Go's durations and whole days.
+// parseDuration reads Go's durations, and days before them.
 func parseDuration(text string) (time.Duration, error) {
-	if days, ok := strings.CutSuffix(text, "d"); ok {
-		n, err := strconv.ParseUint(days, 10, 16)
-		return time.Duration(n) * 24 * time.Hour, err
+	days, rest, ok := strings.Cut(text, "d")
+	if !ok {
+		return time.ParseDuration(text)
 	}
-	if text == "0" {
-		return 0, nil
+	n, err := strconv.ParseUint(days, 10, 16)
+	d := time.Duration(n) * 24 * time.Hour
+	if err != nil || rest == "" {
+		return d, err
 	}
-	return time.ParseDuration(text)
+	more, err := time.ParseDuration(rest)
+	return d + more, err
 }
 
 // clip shortens a value for an error; settings are no secrets, but may be pasted in wrong.
@@ -174,6 +178,7 @@ func (p *parser) api(s *settings, v variables) {
 		s.API.URL = u.String()
 	}
 	s.API.AllowHTTP = allow
+	p.proxies()
 	s.API.UserAgent = "balena-token-injector/" + version()
 	if v.CAFile == "" {
 		return
@@ -182,6 +187,20 @@ func (p *parser) api(s *settings, v variables) {
 		p.fail("INJECTOR_CA_FILE", "cannot be read", err.Error())
 	} else if _, err := balena.NewClient(balena.Config{URL: "https://localhost", CAs: s.API.CAs}); err != nil {
 		p.fail("INJECTOR_CA_FILE", err.Error(), "give the certificates as -----BEGIN CERTIFICATE----- blocks")
+	}
+}
+
+// proxies refuses proxy variables that the HTTP library would silently ignore.
+func (p *parser) proxies() {
+	for _, name := range []string{"HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"} {
+		text := os.Getenv(name)
+		u, err := url.Parse(text)
+		if err != nil || u.Host == "" {
+			u, err = url.Parse("http://" + text)
+		}
+		if text != "" && (err != nil || u.Hostname() == "") {
+			p.fail(name, "is no proxy's URL", "give http://host:port, or unset it")
+		}
 	}
 }
 
@@ -293,15 +312,16 @@ func (p *parser) process(s *settings, v variables) {
 	}
 	s.KeepOnExit = !p.boolean("INJECTOR_REVOKE_ON_EXIT", v.RevokeOnExit)
 	if s.Listen = v.Listen; s.Listen != "" {
-		if _, port, err := net.SplitHostPort(s.Listen); err != nil || port == "" {
+		_, port, err := net.SplitHostPort(s.Listen)
+		if _, e := net.LookupPort("tcp", port); err != nil || e != nil || port == "" {
 			p.fail("INJECTOR_LISTEN", fmt.Sprintf("is %q", clip(s.Listen)), "give HOST:PORT or :PORT, such as :9300")
 		}
 	}
 	if err := s.LogLevel.UnmarshalText([]byte(v.LogLevel)); err != nil {
 		p.fail("INJECTOR_LOG_LEVEL", fmt.Sprintf("is %q", clip(v.LogLevel)), "give debug, info, warn or error")
 	}
-	s.LogJSON = v.LogFormat == "json"
-	if v.LogFormat != "json" && v.LogFormat != "text" {
+	s.LogJSON = strings.EqualFold(v.LogFormat, "json")
+	if !s.LogJSON && !strings.EqualFold(v.LogFormat, "text") {
 		p.fail("INJECTOR_LOG_FORMAT", fmt.Sprintf("is %q", clip(v.LogFormat)), "give text or json")
 	}
 }

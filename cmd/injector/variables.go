@@ -8,7 +8,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/kelseyhightower/envconfig"
 )
@@ -33,7 +32,7 @@ type variables struct {
 	SessionCache    string `envconfig:"INJECTOR_SESSION_CACHE" usual:"none" desc:"file that keeps the session over restarts; never where an app can read"`
 	RequireTmpfs    string `envconfig:"INJECTOR_REQUIRE_TMPFS" default:"true" desc:"refuse outputs that are not in memory"`
 	InitTimeout     string `envconfig:"INJECTOR_INIT_TIMEOUT" default:"2m" desc:"when init gives up, and how long to wait for another injector to leave the state directory"`
-	ShutdownDelay   string `envconfig:"INJECTOR_SHUTDOWN_DELAY" default:"0s" desc:"how long the key lives on after a stop, within the next"`
+	ShutdownDelay   string `envconfig:"INJECTOR_SHUTDOWN_DELAY" default:"0s" desc:"how long the key lives on after a stop; counts towards INJECTOR_SHUTDOWN_TIMEOUT"`
 	ShutdownTimeout string `envconfig:"INJECTOR_SHUTDOWN_TIMEOUT" default:"7s" desc:"how long a stop may take in all, revoking included"`
 	RevokeOnExit    string `envconfig:"INJECTOR_REVOKE_ON_EXIT" default:"true" desc:"revoke at the end; false leaves the key to the next start"`
 	Listen          string `envconfig:"INJECTOR_LISTEN" usual:"off" desc:"TCP address for /livez, /readyz and /metrics, such as :9300"`
@@ -155,18 +154,23 @@ func distance(a, b string) int {
 
 // printVariables writes the reference of all variables.
 func printVariables(w io.Writer) {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for f := range fieldsOf[variables]() {
-		_, _ = fmt.Fprintf(tw, "  %s\t%s\t%s\n", f.Tag.Get("envconfig"), defaultOf(f), f.Tag.Get("desc"))
-	}
 	for _, s := range secretVariables {
 		suffix := "[_FILE]"
 		if s.name == userKeyVariable {
 			suffix = "_FILE"
 		}
-		_, _ = fmt.Fprintf(tw, "  %s\t\t%s\n", s.name+suffix, s.desc)
+		_, _ = fmt.Fprintf(w, "  %s\n      %s\n", s.name+suffix, s.desc)
 	}
-	_ = tw.Flush()
+	for f := range fieldsOf[variables]() {
+		name := f.Tag.Get("envconfig")
+		if value := f.Tag.Get("default"); value != "" {
+			name += "=" + value
+		}
+		_, _ = fmt.Fprintf(w, "  %s\n      %s\n", name, f.Tag.Get("desc"))
+		if usual := f.Tag.Get("usual"); usual != "" {
+			_, _ = fmt.Fprintf(w, "      default: %s\n", usual)
+		}
+	}
 }
 
 func defaultOf(f reflect.StructField) string {

@@ -85,7 +85,7 @@ func (d *Dir) write(name string, data []byte, mode fs.FileMode, owner Owner) (er
 	// On the descriptor: by name, the file could be another one by now.
 	if owner != Keep {
 		if err := f.Chown(owner.UID, owner.GID); err != nil {
-			return err
+			return fmt.Errorf("give it to %d:%d, which takes root, CAP_CHOWN or membership in the group: %w", owner.UID, owner.GID, errors.Unwrap(err))
 		}
 	}
 	if err := f.Chmod(mode); err != nil {
@@ -122,7 +122,7 @@ func (d *Dir) explain(name string, err error) error {
 	case errors.Is(err, syscall.EROFS):
 		hint = ": it is mounted read-only here"
 	case errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.EEXIST), errors.Is(err, syscall.ENOTEMPTY):
-		hint = ": there is a directory of that name"
+		hint = ": there is a directory of that name; remove it"
 	case errors.Is(err, fs.ErrPermission):
 		hint = fmt.Sprintf(": user %d may not do that there", os.Getuid())
 	}
