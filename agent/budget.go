@@ -6,12 +6,12 @@ import (
 )
 
 const (
-	budgetSize   = 20
+	budgetSize   = 20 - 1 // one is kept for a repetition that is only charged afterwards
 	budgetRefill = 30 * time.Second
 )
 
-// Budget limits the requests of one key, whatever fails: 20 at once and one more every 30 s, so
-// at most 40 in any 10 minutes. A schedule that needs more by itself (a TTL of a few minutes or
+// Budget limits the requests of one key, whatever fails: some 20 at once and one more every 30 s,
+// so at most 40 in any 10 minutes. A schedule that needs more by itself (a TTL of a few minutes or
 // less, a check every few seconds) gets just that.
 //
 // It is safe for concurrent use. Make it with NewBudget.
@@ -82,6 +82,14 @@ func (b *Budget) Admit(held time.Duration) time.Duration {
 	}
 	b.tokens--
 	return 0
+}
+
+// Charge takes a request that was sent without asking.
+func (b *Budget) Charge() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fill()
+	b.tokens--
 }
 
 // Open lifts the limit: an agent that stops has its own, a few seconds.

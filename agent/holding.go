@@ -26,6 +26,7 @@ type holding struct {
 	stuck    bool    // it cannot be extended
 	forever  bool    // it cannot be revoked
 	sent     bool    // a mint of it may have reached the server
+	existed  bool    // the mint was answered by "exists already"
 	refused  *instant
 	failure  error // why it could not be revoked at the end
 	retireAt instant

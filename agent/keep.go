@@ -94,7 +94,10 @@ func (a *Agent) label(context.Context) error {
 // check asks whether the current key lives.
 func (a *Agent) check(ctx context.Context) error {
 	h := a.current
-	err := a.cfg.Issuer.Verify(ctx, h.key())
+	if h.dead {
+		return a.checkDead(ctx, h)
+	}
+	err := a.ask(ctx, h)
 	switch {
 	case err == nil:
 		if !h.verified {
@@ -102,12 +105,27 @@ func (a *Agent) check(ctx context.Context) error {
 			a.setExpiry(h, h.rec.Expiry) // the server's time is known now
 			a.log.Info("the server accepts the adopted key", append(h.attrs(), "next_extension_in", max(0, until(a.clock.now(), a.extendAt(h))).Round(time.Second))...)
 		}
-		h.dead = false
 		h.refused = nil
 		a.nextCheck = a.clock.now().add(a.checkPause())
 		return nil
 	case key.Is(err, key.Gone):
 		return a.examine(ctx, h, err)
+	}
+	return err
+}
+
+// checkDead asks for a key that was found dead although the server lists it: the server may have
+// been wrong.
+func (a *Agent) checkDead(ctx context.Context, h *holding) error {
+	err := a.cfg.Issuer.Accepts(ctx, h.key())
+	a.nextCheck = a.clock.now().add(min(time.Minute, a.checkPause()))
+	switch {
+	case err == nil:
+		h.dead, h.refused = false, nil
+		a.log.Info("the server accepts the key again that it refused", h.attrs()...)
+		return nil
+	case key.Is(err, key.Gone):
+		return nil
 	}
 	return err
 }
@@ -121,6 +139,9 @@ func (a *Agent) checkPause() time.Duration {
 // examine looks at a key that the server refuses: one that merely expired is extended, one that
 // was just made or is still listed gets a minute, any other is dead.
 func (a *Agent) examine(ctx context.Context, h *holding, refusal error) error {
+	if h.refused != nil && a.inGrace(h) {
+		return &pausedError{gracePause, "the server lists the key but refuses it: " + refusal.Error()}
+	}
 	revived, err := a.revive(ctx, h)
 	now := a.clock.now()
 	switch {
@@ -130,14 +151,9 @@ func (a *Agent) examine(ctx context.Context, h *holding, refusal error) error {
 		a.log.Info("the key had expired and was extended", h.attrs()...)
 		h.verified = false
 		return nil
-	case err == nil && a.left(h, now) > 0:
-		if h.refused == nil {
-			h.refused = &now
-		}
-		if until(now, h.refused.add(grace)) > 0 {
-			h.verified = false
-			return &pausedError{5 * time.Second, "the server lists the key but refuses it: " + refusal.Error()}
-		}
+	case err == nil && h.refused == nil:
+		h.refused, h.verified = &now, false
+		return &pausedError{gracePause, "the server lists the key but refuses it: " + refusal.Error()}
 	}
 	h.dead = true
 	h.listed = err == nil

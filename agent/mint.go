@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/balena-injector/injector/key"
@@ -77,6 +78,7 @@ func (a *Agent) settle(ctx context.Context) error {
 
 func (a *Agent) nowMinted(h *holding, expiry time.Time, existed bool) error {
 	a.counters.mints.Add(1)
+	h.existed = existed
 	if existed {
 		expiry = h.rec.Expiry // that of the first try, until it is read
 	}
@@ -152,7 +154,7 @@ func (a *Agent) graceful(stop context.Context) (context.Context, context.CancelF
 // verifyNew proves a new key before any app sees it.
 func (a *Agent) verifyNew(ctx context.Context) error {
 	h := a.successor
-	err := a.cfg.Issuer.Verify(ctx, h.key())
+	err := a.ask(ctx, h)
 	switch {
 	case err == nil:
 		h.verified, h.refused = true, nil
@@ -160,23 +162,44 @@ func (a *Agent) verifyNew(ctx context.Context) error {
 		return nil
 	case !key.Is(err, key.Gone):
 		return err
+	case h.refused != nil && a.inGrace(h):
+		return &pausedError{gracePause, "the server does not accept the new key yet: " + err.Error()}
 	}
-	now := a.clock.now()
-	if h.refused == nil {
-		h.refused = &now
+	return a.judgeNew(ctx, h, err)
+}
+
+// ask asks whether a key is accepted: with all proofs at first and at last, with one request in
+// between.
+func (a *Agent) ask(ctx context.Context, h *holding) error {
+	if h.refused != nil && a.inGrace(h) {
+		return a.cfg.Issuer.Accepts(ctx, h.key())
 	}
-	// A key that an earlier try made may have expired since: the same secret can be revived.
-	revived, e := a.revive(ctx, h)
-	if e != nil && retryable(e) {
-		return e
-	}
-	if revived {
+	return a.cfg.Issuer.Verify(ctx, h.key())
+}
+
+// inGrace tells whether a refused key gets more time: the server may not know it yet.
+func (a *Agent) inGrace(h *holding) bool { return until(a.clock.now(), h.refused.add(grace)) > 0 }
+
+// judgeNew decides about a new key that the server refuses beyond doubt: it may have expired
+// since it was made, may not be known everywhere yet, may never have come to be, or is dead.
+func (a *Agent) judgeNew(ctx context.Context, h *holding, refusal error) error {
+	revived, err := a.revive(ctx, h)
+	switch {
+	case err != nil && retryable(err):
+		return err
+	case revived:
 		return nil
+	case h.existed && key.Is(err, key.Gone):
+		// The server said that it was there already, and neither lists nor knows it.
+		a.drop(h)
+		a.rest(draft, errors.New("the server took the mint for a repetition of one that it does not know"))
+		return a.save()
+	case h.refused == nil:
+		now := a.clock.now()
+		h.refused = &now
+		return &pausedError{gracePause, "the server does not accept the new key yet: " + refusal.Error()}
 	}
-	if until(now, h.refused.add(grace)) > 0 {
-		return &pausedError{5 * time.Second, "the server does not accept the new key yet: " + err.Error()}
-	}
-	a.log.Error("the new key is refused and given up", append(h.attrs(), "error", err)...)
+	a.log.Error("the new key is refused and given up", append(h.attrs(), "error", refusal)...)
 	a.diedYoung(h)
 	a.retire(h, 0)
 	return a.save()

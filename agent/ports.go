@@ -25,6 +25,8 @@ type Issuer interface {
 	Revoke(ctx context.Context, k key.Key) error
 	// Verify returns nil if the server accepts k, and key.Gone only if it is dead beyond doubt.
 	Verify(ctx context.Context, k key.Key) error
+	// Accepts is a Verify of one request: key.Gone from it is no proof.
+	Accepts(ctx context.Context, k key.Key) error
 }
 
 // Account is whose keys they are.

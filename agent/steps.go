@@ -291,6 +291,21 @@ func (a *Agent) note(ctx context.Context, s step, err error) {
 	a.logFailure(s, err, pause, first)
 }
 
+// rest makes a step that was not tried itself wait as if it had failed.
+func (a *Agent) rest(k kind, err error) {
+	s := step{kind: k}
+	row := a.steps[s]
+	if row == nil {
+		row = &streak{since: a.clock.now()}
+		a.steps[s] = row
+	}
+	row.failures++
+	row.class, row.err, row.last = key.Wrong, err, a.clock.now().mono
+	pause := retryPause(row.failures, a.cfg.Times.TTL, a.cfg.Random())
+	row.until = row.last + pause
+	a.logFailure(s, err, pause, row.failures == 1)
+}
+
 func (a *Agent) since(i instant) time.Duration {
 	return (a.clock.now().mono - i.mono).Round(time.Second)
 }

@@ -44,6 +44,7 @@ type world struct {
 	shutdown time.Duration
 	initTime time.Duration
 	wall     func() time.Time
+	random   func() float64
 	cache    *memory
 	refusals *memory
 }
@@ -138,7 +139,7 @@ func (w *world) begin(work func(a *agent.Agent, stop, kill context.Context) erro
 	issuer := balena.NewIssuer(account, balena.IssuerConfig{Kind: w.kind, Target: target, Gate: budget})
 	files := render.New(render.Config{Outputs: []render.Output{{Path: w.token(), Mode: 0o440, Owner: render.Keep}}, OnDisk: true})
 	a := agent.New(agent.Config{Issuer: issuer, Account: issuer, Publisher: files, State: state, Budget: budget, Times: w.times, Prefix: "test",
-		URL: w.url, Login: w.login, Kind: w.kind, Target: target.String(), InitTimeout: w.initTime, ShutdownDelay: w.delay, ShutdownTimeout: w.shutdown, KeepOnExit: w.keep, Log: log, Wall: w.wall})
+		URL: w.url, Login: w.login, Kind: w.kind, Target: target.String(), InitTimeout: w.initTime, ShutdownDelay: w.delay, ShutdownTimeout: w.shutdown, KeepOnExit: w.keep, Log: log, Wall: w.wall, Random: w.random})
 	stop, end := context.WithCancelCause(context.Background())
 	kill, abandon := context.WithCancel(context.Background())
 	l := &life{w: w, agent: a, account: account, stop: end, kill: abandon, ended: make(chan error, 1)}

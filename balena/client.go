@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -31,6 +30,8 @@ const (
 	maxBody = 256 << 10
 	// DefaultTimeout is how long one request may take, its answer's last byte included.
 	DefaultTimeout = 20 * time.Second
+	// repeatAfter is the pause before the one repetition of a read whose connection broke.
+	repeatAfter = 200 * time.Millisecond
 	// maxRetryAfter is how long a server may make us wait.
 	maxRetryAfter = time.Hour
 	// defaultRetryAfter is the wait for a 429 that names none.
@@ -58,14 +59,19 @@ var Kinds = []string{"login", "totp", "refresh", "fresh", "whoami", "verify", "h
 // Gate limits requests. Admit is asked before each one is sent, also before a repetition; held
 // is how long the server has told us to wait (0: not at all). A positive answer keeps the
 // request from being sent and makes it fail as key.Busy with that wait.
+//
+// Charge is told of a request that was sent again without asking: net/http repeats a read whose
+// kept-alive connection turned out to be dead.
 type Gate interface {
 	Admit(held time.Duration) time.Duration
+	Charge()
 }
 
 // obedient is the Gate of callers that bring none: it waits as long as the server says.
 type obedient struct{}
 
 func (obedient) Admit(held time.Duration) time.Duration { return held }
+func (obedient) Charge()                                {}
 
 // Client sends requests to one API. It is safe for concurrent use.
 type Client struct {
@@ -103,12 +109,8 @@ func NewClient(cfg Config) (*Client, error) {
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		RetryMax:     1,
-		RetryWaitMin: 100 * time.Millisecond,
-		RetryWaitMax: 300 * time.Millisecond,
 		CheckRetry:   repeatBrokenReads,
-		Backoff: func(lo, hi time.Duration, _ int, _ *http.Response) time.Duration {
-			return lo + rand.N(hi-lo)
-		},
+		Backoff:      func(time.Duration, time.Duration, int, *http.Response) time.Duration { return repeatAfter },
 		ErrorHandler: retryablehttp.PassthroughErrorHandler,
 	}
 	return c, nil
@@ -440,7 +442,8 @@ func (n *notAdmitted) Error() string {
 type gated struct{ next *http.Transport }
 
 func (g gated) RoundTrip(req *http.Request) (*http.Response, error) {
-	if p, ok := req.Context().Value(passKey{}).(pass); ok {
+	p, ok := req.Context().Value(passKey{}).(pass)
+	if ok {
 		held := p.client.holding(p.request)
 		if wait := p.gate.Admit(held); wait > 0 {
 			why := "the request budget is used up"
@@ -450,7 +453,13 @@ func (g gated) RoundTrip(req *http.Request) (*http.Response, error) {
 			return nil, &notAdmitted{wait: wait, why: why}
 		}
 	}
-	return g.next.RoundTrip(req)
+	attempts := 0
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
+		if attempts++; attempts > 1 && ok {
+			p.gate.Charge()
+		}
+	}}
+	return g.next.RoundTrip(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
 }
 
 // CloseIdleConnections lets http.Client.CloseIdleConnections through.

@@ -149,6 +149,8 @@ func (i *Issuer) Mint(ctx context.Context, k key.Key) (secret key.Secret, existe
 		return key.Secret{}, false, err
 	case ans.status == http.StatusConflict:
 		return k.Secret, true, nil
+	case isStale(ans) && i.account.method == byPassword:
+		return key.Secret{}, false, r.failure(key.Wrong, ans, "the server wants a login less than 20 minutes old, and just got one")
 	case isStale(ans):
 		return key.Secret{}, false, r.failure(key.FreshLogin, ans, "the server wants a login less than 20 minutes old")
 	case ans.status == http.StatusUnauthorized:
@@ -187,23 +189,30 @@ func timestamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.
 // Verify asks whether the server accepts k's secret. It returns nil if so, and key.Gone only if
 // the server refuses the key, proves to be well otherwise, and refuses it again.
 func (i *Issuer) Verify(ctx context.Context, k key.Key) error {
-	r := request{kind: "verify", op: "verify the key", method: http.MethodGet, path: "/actor/v1/whoami", bearer: k.Secret, gate: i.gate}
-	for again := false; ; again = true {
-		ans, err := i.client.do(ctx, r)
-		switch {
-		case err != nil:
-			return err
-		case ans.status == http.StatusOK:
-			return checkActor(&r, ans, actors[k.Kind])
-		case ans.status != http.StatusUnauthorized:
-			return r.failure(key.Wrong, ans, "")
-		case again:
-			return r.failure(key.Gone, ans, "the server is well and does not know this key (any more)")
-		}
-		if err := i.account.secondOpinion(ctx, i.gate); err != nil {
-			return err
-		}
+	err := i.Accepts(ctx, k)
+	if !key.Is(err, key.Gone) {
+		return err
 	}
+	if err := i.account.secondOpinion(ctx, i.gate); err != nil {
+		return err
+	}
+	return i.Accepts(ctx, k)
+}
+
+// Accepts asks once whether the server accepts k's secret. A key.Gone from it alone proves
+// nothing: see Verify.
+func (i *Issuer) Accepts(ctx context.Context, k key.Key) error {
+	r := request{kind: "verify", op: "verify the key", method: http.MethodGet, path: "/actor/v1/whoami", bearer: k.Secret, gate: i.gate}
+	ans, err := i.client.do(ctx, r)
+	switch {
+	case err != nil:
+		return err
+	case ans.status == http.StatusOK:
+		return checkActor(&r, ans, actors[k.Kind])
+	case ans.status != http.StatusUnauthorized:
+		return r.failure(key.Wrong, ans, "")
+	}
+	return r.failure(key.Gone, ans, "the server does not accept this key")
 }
 
 // secondOpinion returns nil if the server proves to be well.
