@@ -24,6 +24,10 @@ func (a *Agent) load(ctx context.Context) error {
 	for _, r := range j.Keys {
 		h := a.hold(r)
 		h.adopted, h.sent = true, true
+		a.ignores = a.ignores || r.Given
+		if now := a.clock.now(); r.State == minting {
+			h.unsure = &now
+		}
 		switch {
 		case r.URL != a.cfg.URL:
 			a.strand(h, "it belongs to another API, "+r.URL)
@@ -75,8 +79,8 @@ func (a *Agent) sort(h *holding) {
 		h.retireAt = a.clock.now()
 		a.retiring = append(a.retiring, h)
 	case mine && r.State == published: // without its secret, as a journal on a disk keeps it: the app may still read it
-		a.retire(h, 0)
-		h.waits = true
+		h.waits, h.retireAt = true, a.clock.now() // and stays "published" on record, for the next start
+		a.retiring = append(a.retiring, h)
 	default:
 		a.retire(h, 0)
 	}

@@ -73,8 +73,10 @@ type Agent struct {
 	unlabeled bool // the outputs' expiry is yet to be written beside them
 	warned    bool // that keys are not listed here
 	repaired  instant
-	pace      pace
-	failedAt  instant // of the last repeated failure that was logged
+	// repairPause grows while somebody keeps changing the outputs
+	repairPause time.Duration
+	pace        pace
+	failedAt    instant // of the last repeated failure that was logged
 
 	stopped  atomic.Int64 // when the stop came, on the monotonic clock; 0: not yet
 	status   atomic.Pointer[snapshot]
@@ -168,7 +170,7 @@ func (a *Agent) Init(stop, kill context.Context) error {
 	if errors.Is(context.Cause(stop), ErrHandOver) {
 		return a.handOver()
 	}
-	if timeout && a.current != nil && a.current.adopted && !a.current.dead {
+	if stop.Err() == nil && a.current != nil && a.current.adopted && !a.current.dead {
 		a.log.Warn("leaving the adopted key and its outputs as they are", a.current.attrs()...)
 		return errors.Join(err, a.shutdownBut(a.current))
 	}
@@ -260,7 +262,7 @@ func (a *Agent) hopeless(s step, err error) bool {
 	case key.Refused, key.FreshLogin:
 		return a.current == nil || a.current.dead
 	case key.Wrong:
-		return a.steps[s] != nil && a.steps[s].failures >= 2 // before this one
+		return (a.current == nil || a.current.dead) && a.steps[s] != nil && a.steps[s].failures >= 2 // before this one
 	}
 	return false
 }

@@ -47,15 +47,22 @@ func refillFor(t Times, rotating bool) time.Duration {
 // the whole way to a good key has to be walked at once.
 const reserve = 8
 
-// untilReserve returns how long it is until more than the reserve is there.
-func (b *Budget) untilReserve() time.Duration {
+const (
+	// shortestWay is how many requests a good key takes at least: mint, verify, and a session.
+	shortestWay = 4
+	// reserveAfter is how long a step rests for the sake of the reserve at most.
+	reserveAfter = 45 * time.Second
+)
+
+// untilHas returns how long it is until n requests are there.
+func (b *Budget) untilHas(n int) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.fill()
-	if b.open || b.tokens >= reserve+1 {
+	if b.open || b.tokens >= float64(n) {
 		return 0
 	}
-	return time.Duration((reserve+1-b.tokens)*float64(b.refill)) + time.Millisecond
+	return time.Duration((float64(n)-b.tokens)*float64(b.refill)) + time.Millisecond
 }
 
 // fill adds what has come since the last call.

@@ -16,10 +16,12 @@ type holding struct {
 	verified bool    // the server accepted it, in this process
 	adopted  bool    // it comes from an earlier process
 	dead     bool    // the server refuses it beyond doubt
+	gone     bool    // it is dead, and the server does not list it any more
 	listed   bool    // it is dead, and yet the server lists it: it is asked for again
 	over     bool    // it is revoked, or never came to be
 	overdue  bool    // it should have been replaced, and was extended instead
 	vanished int     // extensions in a row that did not find it
+	judged   bool    // its death was counted
 	ended    bool    // its expiry was said in the log
 	waits    bool    // it is revoked only once a new key is published
 	unlisted bool    // a find did not show it
@@ -28,9 +30,13 @@ type holding struct {
 	sent     bool    // a mint of it may have reached the server
 	existed  bool    // the mint was answered by "exists already"
 	refused  *instant
-	failure  error // why it could not be revoked at the end
-	retireAt instant
-	missed   *instant // the first find without result, while a mint is settled that way
+	// vanishedAt is when an extension did not find it; unsure is when a mint of it was cut off,
+	// which may take effect a while later.
+	vanishedAt *instant
+	unsure     *instant
+	failure    error // why it could not be revoked at the end
+	retireAt   instant
+	missed     *instant // the first find without result, while a mint is settled that way
 }
 
 func (h *holding) key() key.Key { return h.rec.key() }
@@ -47,7 +53,7 @@ const farthest = 10 * 365 * 24 * time.Hour
 
 // setExpiry notes the server's expiry of h, and when that is on our clocks.
 func (a *Agent) setExpiry(h *holding, expiry time.Time) {
-	h.rec.Expiry = expiry
+	h.rec.Expiry, h.rec.Latest = expiry, time.Time{}
 	h.deadline = a.clock.now().add(max(-farthest, min(farthest, expiry.Sub(a.serverNow())-slack)))
 }
 
@@ -66,7 +72,15 @@ func (a *Agent) retime() {
 // expired tells whether h is over beyond doubt. Our own clocks do not say so.
 func (a *Agent) expired(h *holding) bool {
 	now, reliable := a.cfg.Account.Now()
-	return reliable && now.After(h.rec.Expiry.Add(slack))
+	return reliable && now.After(h.rec.latest().Add(slack))
+}
+
+// mayLive tells whether h may be live at balena, as far as our clocks know.
+func (a *Agent) mayLive(h *holding, now instant) bool {
+	if h.over || h.dead && !h.listed {
+		return false
+	}
+	return a.left(h, now)+h.rec.latest().Sub(h.rec.Expiry) > -slack
 }
 
 // left is how much life h has by our clocks; negative when it looks expired.
@@ -95,7 +109,7 @@ func (a *Agent) all() []*holding {
 func (a *Agent) alive(now instant) int {
 	n := 0
 	for _, h := range a.all() {
-		if !h.dead && !h.over && a.left(h, now) > -slack {
+		if a.mayLive(h, now) {
 			n++
 		}
 	}
@@ -128,6 +142,10 @@ func (a *Agent) drop(h *holding) {
 
 // retire puts h aside, to be revoked after d.
 func (a *Agent) retire(h *holding, d time.Duration) {
+	if h.gone {
+		a.drop(h) // there is nothing to revoke
+		return
+	}
 	h.rec.State = retiring
 	h.retireAt = a.clock.now().add(d)
 	h.rec.RetireAt = h.retireAt.wall

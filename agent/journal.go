@@ -37,6 +37,7 @@ type record struct {
 	ID       int64     `json:"id,omitempty"`
 	State    state     `json:"state"`
 	Expiry   time.Time `json:"expiry"`
+	Latest   time.Time `json:"latest,omitzero"` // an expiry that was asked for, and may count
 	Created  time.Time `json:"created"`
 	RetireAt time.Time `json:"retire_at,omitzero"`
 	Proof    string    `json:"proof,omitempty"` // that ID was written by somebody who knew the secret
@@ -149,6 +150,14 @@ func (j journal) save(dir *StateDir) error {
 		return err
 	}
 	return dir.Replace(journalFile, append(raw, '\n'), 0o600, rootdir.Keep)
+}
+
+// latest is the expiry that must be reckoned with.
+func (r record) latest() time.Time {
+	if r.Latest.After(r.Expiry) {
+		return r.Latest
+	}
+	return r.Expiry
 }
 
 // key returns the record as the other packages see it.

@@ -49,13 +49,20 @@ func (a *Agent) extend(ctx context.Context) error {
 	}
 	late := a.cfg.Times.tooOld(a.age(h))
 	want := a.serverNow().Add(a.cfg.Times.TTL)
+	h.rec.Latest = want // it may take effect, whatever the answer
+	if err := a.save(); err != nil {
+		return err
+	}
 	got, err := a.cfg.Issuer.Extend(ctx, h.key(), want)
 	switch class, _ := key.ClassOf(err); {
 	case class == key.Gone:
 		// Look at it more closely. If the server still accepts it and then again does not list it,
 		// nothing will extend it.
-		h.verified = false
-		h.vanished++
+		now := a.clock.now()
+		h.verified, h.vanishedAt = false, &now
+		if h.vanished++; h.stuck {
+			return err
+		}
 		h.stuck = h.vanished > 1
 		return nil
 	case class == key.Unrevocable:
@@ -64,10 +71,14 @@ func (a *Agent) extend(ctx context.Context) error {
 	case err != nil:
 		return err
 	case got.Before(want.Add(-slack)) || got.After(want.Add(slack)):
+		if h.stuck {
+			return errors.New("the server answered 200 and did not move the expiry")
+		}
 		h.stuck = true
 		a.log.Warn("the server answered 200 and did not move the expiry: the key is replaced instead", h.attrs()...)
 		return nil
 	}
+	h.stuck, h.vanishedAt = false, nil
 	h.overdue, h.vanished = late, 0
 	a.setExpiry(h, got)
 	a.counters.extensions.Add(1)
@@ -151,12 +162,12 @@ func (a *Agent) examine(ctx context.Context, h *holding, refusal error) error {
 		a.log.Info("the key had expired and was extended", h.attrs()...)
 		h.verified = false
 		return nil
-	case err == nil && h.refused == nil:
+	case err == nil && h.refused == nil && a.left(h, now) > 0:
 		h.refused, h.verified = &now, false
 		return &pausedError{gracePause, "the server lists the key but refuses it: " + refusal.Error()}
 	}
 	h.dead = true
-	h.listed = err == nil
+	h.listed, h.gone = err == nil, key.Is(err, key.Gone)
 	a.nextCheck = now.add(min(time.Minute, a.cfg.Times.Check))
 	a.diedYoung(h)
 	a.log.Error("the key is dead: somebody deleted it, or ended its account's access", append(h.attrs(), "error", refusal)...)
@@ -165,8 +176,13 @@ func (a *Agent) examine(ctx context.Context, h *holding, refusal error) error {
 
 // repair writes the outputs again that somebody changed or removed.
 func (a *Agent) repair(context.Context) error {
-	a.repaired = a.clock.now()
-	p := a.publication(a.current)
+	now, p := a.clock.now(), a.publication(a.current)
+	often := until(a.repaired, now) < time.Minute && a.repairPause > 0
+	a.repairPause = max(time.Second, min(2*a.repairPause, 30*time.Second))
+	if !often {
+		a.repairPause = time.Second
+	}
+	a.repaired = now
 	if err := a.cfg.Publisher.Publish(p); err != nil {
 		return err
 	}
@@ -174,7 +190,9 @@ func (a *Agent) repair(context.Context) error {
 		return errors.New("an output is not what was written, right after it was written")
 	}
 	a.unlabeled = true
-	a.log.Warn("an output was missing or had been changed; it was written again", "generation", a.journal.Generation)
+	if !often {
+		a.log.Warn("an output was missing or had been changed; it was written again", "generation", a.journal.Generation)
+	}
 	return nil
 }
 

@@ -48,6 +48,10 @@ func (a *Agent) draft(ctx context.Context) error {
 // settle sends the mint until its fate is known.
 func (a *Agent) settle(ctx context.Context) error {
 	h := a.successor
+	if user := a.cfg.Account.KnownUser(ctx); user != 0 && user != h.rec.UserID {
+		a.disown(h)
+		return a.save()
+	}
 	if a.ignores && h.sent {
 		return a.settleByFind(ctx, h)
 	}
@@ -66,6 +70,9 @@ func (a *Agent) settle(ctx context.Context) error {
 	class, _ := key.ClassOf(err)
 	h.sent = h.sent || err == nil || class == key.Ambiguous || class == key.Unknown
 	if err != nil {
+		if now := a.clock.now(); class == key.Ambiguous || class == key.Unknown {
+			h.unsure = &now
+		}
 		return err
 	}
 	if !secret.Equal(k.Secret) {
@@ -76,10 +83,19 @@ func (a *Agent) settle(ctx context.Context) error {
 	return a.nowMinted(h, k.Expiry, existed)
 }
 
+// disown puts a draft aside whose account is not the credential's any more.
+func (a *Agent) disown(h *holding) {
+	a.drop(h)
+	if h.sent {
+		a.strand(h, "it belongs to another account")
+	}
+}
+
 func (a *Agent) nowMinted(h *holding, expiry time.Time, existed bool) error {
 	a.counters.mints.Add(1)
 	h.existed = existed
 	if existed {
+		h.unsure = nil // it has taken effect, and cannot do so twice
 		expiry = h.rec.Expiry // that of the first try, until it is read
 	}
 	a.setExpiry(h, expiry)
@@ -127,8 +143,19 @@ func (a *Agent) neverMade(ctx context.Context, h *holding) (bool, error) {
 	if wait := settlePause - (now.mono - h.missed.mono); wait > 0 {
 		return false, &pausedError{wait, "looking once more whether the key came to be"}
 	}
+	if h.rec.Kind != key.User {
+		// Such keys may not be listed at all: what cannot be seen dies at its expiry.
+		return false, &unseenError{}
+	}
 	return true, nil
 }
+
+// unseenError is about a key that may exist and cannot be seen.
+type unseenError struct{}
+
+func (*unseenError) Error() string             { return "the server may not list keys of this kind" }
+func (*unseenError) FailureClass() key.Class   { return key.Unrevocable }
+func (*unseenError) RetryAfter() time.Duration { return 0 }
 
 // pausedError makes a step wait without having failed.
 type pausedError struct {
@@ -171,7 +198,13 @@ func (a *Agent) verifyNew(ctx context.Context) error {
 // ask asks whether a key is accepted: with all proofs at first and at last, with one request in
 // between.
 func (a *Agent) ask(ctx context.Context, h *holding) error {
-	if h.refused != nil && a.inGrace(h) {
+	if a.expired(h) && !h.stuck {
+		// What has expired is extended first. If that fails, asking will tell.
+		if _, err := a.revive(ctx, h); err != nil && retryable(err) {
+			return err
+		}
+	}
+	if h.judged || h.existed && h.refused == nil || h.refused != nil && a.inGrace(h) {
 		return a.cfg.Issuer.Accepts(ctx, h.key())
 	}
 	return a.cfg.Issuer.Verify(ctx, h.key())
@@ -189,6 +222,9 @@ func (a *Agent) judgeNew(ctx context.Context, h *holding, refusal error) error {
 		return err
 	case revived:
 		return nil
+	case a.expired(h) && key.Is(err, key.Gone): // nothing brings it back
+		a.drop(h)
+		return a.save()
 	case h.existed && key.Is(err, key.Gone):
 		// The server said that it was there already, and neither lists nor knows it.
 		a.drop(h)
@@ -199,8 +235,15 @@ func (a *Agent) judgeNew(ctx context.Context, h *holding, refusal error) error {
 		h.refused = &now
 		return &pausedError{gracePause, "the server does not accept the new key yet: " + refusal.Error()}
 	}
-	a.log.Error("the new key is refused and given up", append(h.attrs(), "error", refusal)...)
-	a.diedYoung(h)
+	if !h.judged {
+		a.log.Error("the new key is refused, and counts as dead", append(h.attrs(), "error", refusal)...)
+		a.diedYoung(h)
+		h.judged, h.listed, h.gone = true, err == nil, key.Is(err, key.Gone)
+	}
+	if wait := a.unplannedIn(a.clock.now()); wait > 0 && h.listed {
+		// Another one is not due yet. The server lists this one: it may come round.
+		return &pausedError{min(wait, time.Minute), "the server lists the new key but refuses it: " + refusal.Error()}
+	}
 	a.retire(h, 0)
 	return a.save()
 }
@@ -223,7 +266,7 @@ func (a *Agent) revive(ctx context.Context, h *holding) (bool, error) {
 	}
 	a.setExpiry(h, expiry)
 	alive := a.left(h, a.clock.now()) > 0
-	if !alive {
+	if h.stuck = !alive; h.stuck {
 		a.log.Warn("the server answered 200 and did not move the expiry of a key that has ended", h.attrs()...)
 	}
 	return alive, a.save()
@@ -261,6 +304,12 @@ func (a *Agent) publishNew(ctx context.Context) error {
 			h.verified = !revived && h.verified
 			return err
 		}
+		if err := a.cfg.Issuer.Accepts(ctx, h.key()); key.Is(err, key.Gone) {
+			a.retire(h, 0)
+			return a.save()
+		} else if err != nil {
+			return err
+		}
 	}
 	p := a.publication(h)
 	p.Generation++
@@ -284,7 +333,7 @@ func (a *Agent) publishNew(ctx context.Context) error {
 	a.nextCheck = now.add(a.checkPause())
 	a.nextTend = now
 	args := append(h.attrs(), "generation", p.Generation, "next_extension_in", until(now, a.extendAt(h)).Round(time.Second))
-	if old != nil {
+	if old != nil && !old.dead {
 		args = append(args, "old_key", old.rec.Name, "old_key_lives_for", until(now, old.retireAt).Round(time.Second))
 	}
 	a.log.Info("published", args...)

@@ -118,7 +118,16 @@ func (a *Agent) tryEnd(ctx context.Context, h *holding) error {
 			return err
 		}
 	}
-	return a.cfg.Issuer.Revoke(ctx, h.key())
+	if err := a.cfg.Issuer.Revoke(ctx, h.key()); err != nil {
+		return err
+	}
+	if h.unsure != nil {
+		// A mint was cut off a moment ago, and the name is free again: it could still take effect.
+		if wait := settlePause - (a.clock.now().mono - h.unsure.mono); wait > 0 {
+			return &pausedError{wait, "looking once more whether a mint that was cut off took effect"}
+		}
+	}
+	return nil
 }
 
 // settleEnd settles a mint whose answer is lost, so that it can be revoked, or finds that it was
@@ -130,10 +139,13 @@ func (a *Agent) settleEnd(ctx context.Context, h *holding) (never bool, err erro
 	}
 	mine := h.rec.Kind == a.cfg.Kind && h.rec.Target == a.cfg.Target
 	if h.rec.Secret != "" && !a.ignores && mine {
-		_, _, err := a.cfg.Issuer.Mint(ctx, h.key())
+		_, existed, err := a.cfg.Issuer.Mint(ctx, h.key())
 		class, _ := key.ClassOf(err)
 		if err == nil {
 			h.rec.State = minted
+		}
+		if existed {
+			h.unsure = nil // it has taken effect, and cannot do so twice
 		}
 		if class != key.FreshLogin && class != key.Refused && class != key.Wrong {
 			return false, err

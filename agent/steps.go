@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -43,6 +44,7 @@ type task struct {
 // streak is a row of failures of one step.
 type streak struct {
 	failures int
+	dry      int // tries that our own request budget ended
 	class    key.Class
 	last     time.Duration // when it failed last, on the monotonic clock
 	until    time.Duration // when it is due again; a pause is not shortened by setting a clock
@@ -58,7 +60,7 @@ func (a *Agent) next(now instant) (task, time.Duration) {
 	struggling := a.struggling()
 	for _, t := range tasks {
 		if s := a.steps[t.step]; s != nil {
-			t.in = max(t.in, s.until-now.mono, a.cfg.Budget.untilReserve())
+			t.in = max(t.in, s.until-now.mono, a.budgetIn(s, now))
 			if struggling && !t.kind.urgent() {
 				t.in = max(t.in, s.last+patience-now.mono)
 			}
@@ -71,6 +73,16 @@ func (a *Agent) next(now instant) (task, time.Duration) {
 		}
 	}
 	return best, best.in
+}
+
+// budgetIn returns how long a step that failed must wait for the request budget. It leaves the
+// reserve at first, and after a while what the shortest way to a good key takes.
+func (a *Agent) budgetIn(s *streak, now instant) time.Duration {
+	if s.failures == 0 {
+		return 0
+	}
+	rested := s.last + reserveAfter - now.mono
+	return min(a.cfg.Budget.untilHas(reserve+1), max(rested, a.cfg.Budget.untilHas(shortestWay)))
 }
 
 // prune forgets failures of steps that are not to be taken any more.
@@ -129,7 +141,7 @@ func (a *Agent) tasks(now instant) []task {
 		list = append(list, a.currentTasks(now)...)
 	}
 	for _, h := range a.retiring {
-		if !h.waits || a.current != nil || a.alive(now) > 1 {
+		if !h.waits || a.current != nil || len(a.retiring) > 1 {
 			list = append(list, task{step{retire, h.rec.Name}, a.retireIn(h, now), func(ctx context.Context) error { return a.revoke(ctx, h) }})
 		}
 	}
@@ -151,6 +163,9 @@ func (a *Agent) currentTasks(now instant) []task {
 	c := a.current
 	switch {
 	case c.dead && c.listed:
+		if in := a.extendIn(c, now); a.extends(c, in) {
+			add(extend, in, a.extend)
+		}
 		add(check, until(now, a.nextCheck), a.check)
 		return list
 	case c.dead:
@@ -160,7 +175,7 @@ func (a *Agent) currentTasks(now instant) []task {
 		return list
 	}
 	if a.successor == nil && !a.cfg.Publisher.Intact(a.publication(c)) {
-		add(repair, until(now, a.repaired.add(time.Second)), a.repair)
+		add(repair, until(now, a.repaired.add(a.repairPause)), a.repair)
 	}
 	if a.unlabeled {
 		add(label, 0, a.label)
@@ -180,24 +195,34 @@ func (a *Agent) extendIn(c *holding, now instant) time.Duration {
 	if a.left(c, now) > a.cfg.Times.TTL+2*slack && !c.stuck {
 		return 0 // of a longer TTL, or without an end: what nobody can revoke must die within this one
 	}
-	return until(now, a.extendAt(c))
+	in := until(now, a.extendAt(c))
+	if c.vanishedAt != nil {
+		in = max(in, until(now, c.vanishedAt.add(settlePause)))
+	}
+	return in
 }
 
 // extends tells whether c is to be extended rather than replaced. One that is too old is
 // extended all the same while a successor is not to be had.
 func (a *Agent) extends(c *holding, in time.Duration) bool {
-	if c.stuck {
-		return false
-	}
-	if in > 0 || !a.cfg.Times.tooOld(a.age(c)) {
+	switch {
+	case c.stuck:
+		return c.rec.ID != 0 && in <= 0 && a.succession()
+	case in > 0 || !a.cfg.Times.tooOld(a.age(c)):
 		return true
 	}
+	return a.succession()
+}
+
+// succession tells whether there is trouble with making a successor: it fails, or there is no
+// room for one.
+func (a *Agent) succession() bool {
 	for _, k := range []kind{draft, settle, verify, publish} {
 		if s := a.steps[step{kind: k}]; s != nil && s.failures > 0 {
 			return true
 		}
 	}
-	return false
+	return a.successor == nil && a.alive(a.clock.now()) >= 2
 }
 
 // mintIn returns how long it is until a new key must be made, and whether one will be.
@@ -240,7 +265,7 @@ func (a *Agent) unplannedIn(now instant) time.Duration {
 func (a *Agent) makeRoom(now instant) time.Duration {
 	wait := maxSleep
 	for _, h := range a.retiring {
-		if h.dead || h.over || a.left(h, now) <= -slack {
+		if !a.mayLive(h, now) {
 			continue
 		}
 		if !h.forever && until(now, h.retireAt) > 0 && !h.waits {
@@ -279,6 +304,18 @@ func (a *Agent) note(ctx context.Context, s step, err error) {
 		a.steps[s] = old
 	}
 	class, wait := key.ClassOf(err)
+	if _, paused := errors.AsType[*pausedError](err); !paused && class == key.Busy && a.cfg.Budget.untilHas(1) > 0 {
+		// Our own budget, and no failure. A step of several requests needs as many at once.
+		old.dry++
+		old.class, old.err = class, err
+		need := min(2*old.dry, reserve)
+		if !s.kind.urgent() {
+			need = reserve + 1
+		}
+		old.until = now.mono + a.cfg.Budget.untilHas(need)
+		a.log.Debug("not now: could not "+string(s.kind), "error", err)
+		return
+	}
 	first := old.failures == 0 || old.class != class
 	old.failures++
 	old.class, old.err = class, err

@@ -23,7 +23,7 @@ const (
 	// servers need up to 71 s to learn of a change (a public transcript), openBalena 10 ms.
 	grace = time.Minute
 	// gracePause lies between two questions during the grace.
-	gracePause = 5 * time.Second
+	gracePause = 15 * time.Second
 	// settlePause lies between the two finds that settle a mint on a server which ignores
 	// chosen secrets; a cut request was seen to take effect 0.3 s later.
 	settlePause = 5 * time.Second

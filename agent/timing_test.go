@@ -163,7 +163,7 @@ func TestBudget(t *testing.T) {
 	if wait := b.Admit(0); wait < 29*time.Second || wait > 31*time.Second {
 		t.Errorf("the one too many waits %v", wait)
 	}
-	if wait := b.untilReserve(); wait < 269*time.Second || wait > 271*time.Second {
+	if wait := b.untilHas(reserve + 1); wait < 269*time.Second || wait > 271*time.Second {
 		t.Errorf("the reserve is there in %v", wait)
 	}
 	if wait := b.Admit(time.Minute); wait != time.Minute {

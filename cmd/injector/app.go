@@ -206,8 +206,15 @@ func (a *app) lock(stop context.Context) error {
 	a.log.Info("waiting for another injector to leave the state directory", "directory", a.state.Path(), "at_most", a.settings.InitTimeout)
 	ctx, cancel := context.WithTimeout(stop, a.settings.InitTimeout)
 	defer cancel()
-	return a.state.Lock(ctx)
+	err := a.state.Lock(ctx)
+	if err != nil && stop.Err() != nil {
+		return errStopped
+	}
+	return err
 }
+
+// errStopped ends a command that was stopped before it held anything.
+var errStopped = errors.New("stopped while waiting for the state directory")
 
 // stateDirOf returns the state directory for commands that only ask, also when the rest of the
 // configuration is not there.

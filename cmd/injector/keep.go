@@ -20,7 +20,11 @@ func runInit(in *invocation) error {
 }
 
 func runRun(in *invocation) error {
-	return in.keep("run", func(a *app) error { return a.agent.Run(in.stop, in.kill) })
+	err := in.keep("run", func(a *app) error { return a.agent.Run(in.stop, in.kill) })
+	if errors.Is(err, errStopped) {
+		return nil
+	}
+	return err
 }
 
 // keep runs an agent's work with all that belongs to a live agent.
