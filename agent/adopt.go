@@ -16,8 +16,8 @@ func (a *Agent) load(ctx context.Context) error {
 		}
 		a.log.Error("starting without a journal", "error", err)
 	}
-	if err := a.cfg.State.Sweep(journalFile); err != nil {
-		return err
+	if err := errors.Join(a.cfg.State.Sweep(journalFile), a.cfg.Publisher.Sweep()); err != nil {
+		a.log.Warn("what an earlier crash left could not be removed", "error", err)
 	}
 	a.journal = j
 	a.userID = a.cfg.Account.KnownUser(ctx)

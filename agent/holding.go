@@ -21,6 +21,7 @@ type holding struct {
 	over     bool    // it is revoked, or never came to be
 	overdue  bool    // it should have been replaced, and was extended instead
 	vanished int     // extensions in a row that did not find it
+	greeted  bool    // that the server accepts it was said in the log
 	judged   bool    // its death was counted
 	ended    bool    // its expiry was said in the log
 	waits    bool    // it is revoked only once a new key is published
@@ -51,9 +52,15 @@ func (a *Agent) hold(r record) *holding {
 // farthest caps what an expiry can be away, so that no sum of times overflows.
 const farthest = 10 * 365 * 24 * time.Hour
 
-// setExpiry notes the server's expiry of h, and when that is on our clocks.
+// learnExpiry notes an expiry that the server has told, which settles any that was asked for.
+func (a *Agent) learnExpiry(h *holding, expiry time.Time) {
+	h.rec.Latest = time.Time{}
+	a.setExpiry(h, expiry)
+}
+
+// setExpiry notes an expiry of h, by the server's clock, and when that is on ours.
 func (a *Agent) setExpiry(h *holding, expiry time.Time) {
-	h.rec.Expiry, h.rec.Latest = expiry, time.Time{}
+	h.rec.Expiry = expiry
 	h.deadline = a.clock.now().add(max(-farthest, min(farthest, expiry.Sub(a.serverNow())-slack)))
 }
 

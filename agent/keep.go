@@ -17,7 +17,7 @@ func (a *Agent) find(ctx context.Context) error {
 	case err == nil:
 		a.found = true
 		h.rec.ID = row.ID
-		a.setExpiry(h, row.Expiry)
+		a.learnExpiry(h, row.Expiry)
 		return a.save()
 	case class == key.Gone || class == key.Unrevocable:
 		a.found = true
@@ -80,7 +80,7 @@ func (a *Agent) extend(ctx context.Context) error {
 	}
 	h.stuck, h.vanishedAt = false, nil
 	h.overdue, h.vanished = late, 0
-	a.setExpiry(h, got)
+	a.learnExpiry(h, got)
 	a.counters.extensions.Add(1)
 	now := a.clock.now()
 	args := append(h.attrs(), "next_extension_in", until(now, a.extendAt(h)).Round(time.Second))
@@ -114,6 +114,9 @@ func (a *Agent) check(ctx context.Context) error {
 		if !h.verified {
 			h.verified = true
 			a.setExpiry(h, h.rec.Expiry) // the server's time is known now
+		}
+		if h.adopted && !h.greeted {
+			h.greeted = true
 			a.log.Info("the server accepts the adopted key", append(h.attrs(), "next_extension_in", max(0, until(a.clock.now(), a.extendAt(h))).Round(time.Second))...)
 		}
 		h.refused = nil

@@ -95,7 +95,7 @@ func (a *Agent) nowMinted(h *holding, expiry time.Time, existed bool) error {
 	a.counters.mints.Add(1)
 	h.existed = existed
 	if existed {
-		h.unsure = nil // it has taken effect, and cannot do so twice
+		h.unsure = nil        // it has taken effect, and cannot do so twice
 		expiry = h.rec.Expiry // that of the first try, until it is read
 	}
 	a.setExpiry(h, expiry)
@@ -256,15 +256,20 @@ func (a *Agent) revive(ctx context.Context, h *holding) (bool, error) {
 		return false, err
 	}
 	h.rec.ID = row.ID
-	a.setExpiry(h, row.Expiry)
+	a.learnExpiry(h, row.Expiry)
 	if a.left(h, a.clock.now()) > 0 {
 		return false, a.save()
 	}
-	expiry, err := a.cfg.Issuer.Extend(ctx, h.key(), a.serverNow().Add(a.cfg.Times.TTL))
+	want := a.serverNow().Add(a.cfg.Times.TTL)
+	h.rec.Latest = want // it may take effect, whatever the answer
+	if err := a.save(); err != nil {
+		return false, err
+	}
+	expiry, err := a.cfg.Issuer.Extend(ctx, h.key(), want)
 	if err != nil {
 		return false, err
 	}
-	a.setExpiry(h, expiry)
+	a.learnExpiry(h, expiry)
 	alive := a.left(h, a.clock.now()) > 0
 	if h.stuck = !alive; h.stuck {
 		a.log.Warn("the server answered 200 and did not move the expiry of a key that has ended", h.attrs()...)

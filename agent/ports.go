@@ -54,4 +54,6 @@ type Publisher interface {
 	Intact(p key.Publication) bool
 	// Remove removes all outputs. It is no error if there are none.
 	Remove() error
+	// Sweep removes what a process that was killed left half written.
+	Sweep() error
 }

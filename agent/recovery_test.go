@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -364,5 +365,135 @@ func TestARestartLoopWithAWrongTOTPSecret(t *testing.T) {
 		if n := w.server.Count("totp"); n > 6 {
 			t.Errorf("%d codes", n)
 		}
+	})
+}
+
+func TestALostExtensionDoesNotEndAllExtensions(t *testing.T) {
+	for name, fault := range map[string]balenatest.Fault{
+		"did nothing": {Kind: "extend", Times: 1, Pass: true},
+		"not listed":  {Kind: "find", Times: 2, Status: 200, Body: `{"d":[]}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, balenatest.Options{}, func(w *world) {
+				w.useSession(0)
+				l := w.run()
+				token := w.published(time.Second)
+				w.sleep(10 * time.Minute)
+				w.server.Fail(fault)
+				for range 12 * 60 {
+					w.sleep(time.Minute)
+					w.wantGood()
+				}
+				if w.read() != token {
+					t.Error("another token")
+				}
+				l.endWell()
+			})
+		})
+	}
+}
+
+func TestStopRightAfterAMintWasCutOff(t *testing.T) {
+	inWorld(t, balenatest.Options{}, func(w *world) {
+		w.server.Fail(balenatest.Fault{Kind: "mint", Late: 300 * time.Millisecond, Times: 1})
+		l := w.run()
+		w.sleep(100 * time.Millisecond)
+		l.endWell()
+		w.sleep(time.Second)
+		w.wantLive(0)
+	})
+}
+
+func TestOnDiskTheAppKeepsItsKeyUntilThereIsAnother(t *testing.T) {
+	inWorld(t, balenatest.Options{}, func(w *world) {
+		w.onDisk = true
+		l := w.run()
+		token := w.published(time.Second)
+		l.handOver()
+		w.server.Fail(balenatest.Fault{Kind: "mint", Status: 403})
+		for range 2 {
+			l = w.run()
+			w.sleep(5 * time.Minute)
+			if w.read() != token || !w.server.Accepts(token) {
+				t.Error("the key that the app reads was given up before there was another")
+			}
+			l.handOver()
+			w.server.Forget()
+		}
+		w.server.Heal()
+		l = w.run()
+		w.sleep(time.Minute)
+		if w.server.Accepts(token) {
+			t.Error("the old key was not revoked")
+		}
+		w.wantLive(1)
+		l.endWell()
+	})
+}
+
+func TestInitDoesNotGiveUpAnAdoptedKey(t *testing.T) {
+	inWorld(t, balenatest.Options{}, func(w *world) {
+		if err := w.init(); err != nil {
+			t.Fatal(err)
+		}
+		token := w.read()
+		w.server.Fail(balenatest.Fault{Kind: "verify", Status: 403, For: 20 * time.Second})
+		if err := w.init(); err != nil {
+			t.Error(err)
+		}
+		if w.read() != token {
+			t.Error("the file is gone")
+		}
+		w.run().endAfter(time.Minute)
+	})
+}
+
+func TestAListThatIsWrongForLongForgetsNoKey(t *testing.T) {
+	inWorld(t, balenatest.Options{}, func(w *world) {
+		l := w.run()
+		w.published(time.Second)
+		w.server.Fail(balenatest.Fault{Kind: "find", Status: 200, Body: `{"d":[]}`, For: 90 * time.Minute})
+		for range 3 * 60 {
+			w.sleep(time.Minute)
+			if n := len(w.server.Live()); n > 2 || n > w.recorded() {
+				w.t.Fatalf("%d keys are live, %d on record", n, w.recorded())
+			}
+		}
+		l.endWell()
+	})
+}
+
+func TestACrashAtAMintOfAServerThatIgnoresChoices(t *testing.T) {
+	inWorld(t, balenatest.Options{IgnoresChoice: true}, func(w *world) {
+		w.times.MaxTTL = 2 * time.Hour
+		l := w.run()
+		w.published(time.Second)
+		w.sleep(time.Minute)
+		w.server.Fail(balenatest.Fault{Kind: "mint", After: true, Hang: true, Times: 1})
+		for w.server.Count("mint") < 2 {
+			w.sleep(time.Second)
+		}
+		l.handOver()
+		l = w.run()
+		w.sleep(10 * time.Minute)
+		w.wantLive(1)
+		l.endWell()
+	})
+}
+
+func TestAnAppThatKeepsRewritingTheFile(t *testing.T) {
+	inWorld(t, balenatest.Options{}, func(w *world) {
+		l := w.run()
+		w.published(time.Second)
+		for range 10 * 60 {
+			if err := errors.Join(os.Remove(w.token()), os.WriteFile(w.token(), []byte("mine"), 0o600)); err != nil && !errors.Is(err, os.ErrNotExist) {
+				t.Fatal(err)
+			}
+			w.sleep(time.Second)
+		}
+		if n := strings.Count(w.log.String(), "written again"); n > 12 {
+			t.Errorf("%d lines in 10 minutes", n)
+		}
+		l.endWell()
 	})
 }

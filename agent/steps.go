@@ -141,7 +141,7 @@ func (a *Agent) tasks(now instant) []task {
 		list = append(list, a.currentTasks(now)...)
 	}
 	for _, h := range a.retiring {
-		if !h.waits || a.current != nil || len(a.retiring) > 1 {
+		if !h.waits || a.current != nil {
 			list = append(list, task{step{retire, h.rec.Name}, a.retireIn(h, now), func(ctx context.Context) error { return a.revoke(ctx, h) }})
 		}
 	}

@@ -42,10 +42,9 @@ type Config struct {
 
 // Files writes the outputs of one key. It is safe for concurrent use.
 type Files struct {
-	cfg   Config
-	mu    sync.Mutex
-	dirs  map[string]*rootdir.Dir
-	swept bool
+	cfg  Config
+	mu   sync.Mutex
+	dirs map[string]*rootdir.Dir
 }
 
 // New returns Files for cfg. It touches nothing.
@@ -126,9 +125,6 @@ func (f *Files) Publish(p key.Publication) error {
 	if p.Key.Secret.IsZero() {
 		return errors.New("there is no secret to publish") // never an empty file
 	}
-	if err := f.sweep(); err != nil {
-		return err
-	}
 	for _, o := range f.cfg.Outputs {
 		if err := f.replace(o.Path, raw(p), o.Mode, o.Owner); err != nil {
 			return err
@@ -190,7 +186,7 @@ func (f *Files) Intact(p key.Publication) bool {
 func (f *Files) Remove() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	err := f.sweep()
+	var err error
 	for _, o := range f.cfg.Outputs {
 		d, e := f.dir(filepath.Dir(o.Path))
 		if e == nil {
@@ -205,11 +201,10 @@ func (f *Files) Remove() error {
 	return err
 }
 
-// sweep removes, once, what a process that was killed left half written.
-func (f *Files) sweep() error {
-	if f.swept {
-		return nil
-	}
+// Sweep removes what a process that was killed left half written. Nobody else may be writing.
+func (f *Files) Sweep() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	var err error
 	for _, o := range f.cfg.Outputs {
 		d, e := f.dir(filepath.Dir(o.Path))
@@ -218,6 +213,5 @@ func (f *Files) sweep() error {
 		}
 		err = errors.Join(err, e)
 	}
-	f.swept = err == nil
 	return err
 }

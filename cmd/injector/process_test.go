@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,6 +39,7 @@ type stage struct {
 	url    string
 	dir    string
 	env    map[string]string
+	binary string      // empty: this test binary
 	log    *syncBuffer // all that all injectors wrote
 }
 
@@ -91,7 +93,7 @@ type proc struct {
 
 func (s *stage) start(args ...string) *proc {
 	s.t.Helper()
-	p := &proc{s: s, done: make(chan struct{}), cmd: exec.Command(os.Args[0], args...)}
+	p := &proc{s: s, done: make(chan struct{}), cmd: exec.Command(cmp.Or(s.binary, os.Args[0]), args...)}
 	p.cmd.Env = []string{become + "=1"}
 	for name, value := range s.env {
 		p.cmd.Env = append(p.cmd.Env, name+"="+value)

@@ -16,6 +16,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/balena-injector/injector/internal/crashpoint"
 )
 
 // Dir is an open directory. It is safe for concurrent use, as far as the file system is.
@@ -64,12 +66,15 @@ func (d *Dir) Moved() bool {
 // the old file stays as it was.
 func (d *Dir) Replace(name string, data []byte, mode fs.FileMode, owner Owner) error {
 	temp := "." + name + "." + rand.Text()[:10] + tempSuffix
+	crashpoint.Here("before " + name)
 	if err := d.write(temp, data, mode, owner); err != nil {
 		return errors.Join(d.explain(name, err), d.Remove(temp))
 	}
+	crashpoint.Here("before renaming " + name)
 	if err := d.root.Rename(temp, name); err != nil {
 		return errors.Join(d.explain(name, err), d.Remove(temp))
 	}
+	crashpoint.Here("after renaming " + name)
 	return d.sync()
 }
 
@@ -82,6 +87,7 @@ func (d *Dir) write(name string, data []byte, mode fs.FileMode, owner Owner) (er
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
+	crashpoint.Here("after creating " + name)
 	// On the descriptor: by name, the file could be another one by now.
 	if owner != Keep {
 		if err := f.Chown(owner.UID, owner.GID); err != nil {
@@ -91,9 +97,11 @@ func (d *Dir) write(name string, data []byte, mode fs.FileMode, owner Owner) (er
 	if err := f.Chmod(mode); err != nil {
 		return err
 	}
+	crashpoint.Here("before writing " + name)
 	if _, err := f.Write(data); err != nil {
 		return err
 	}
+	crashpoint.Here("after writing " + name)
 	return f.Sync()
 }
 
@@ -197,6 +205,7 @@ func owns(info fs.FileInfo, owner Owner) bool {
 
 // Remove removes name. It is no error if there is none.
 func (d *Dir) Remove(name string) error {
+	crashpoint.Here("before removing " + name)
 	if err := d.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

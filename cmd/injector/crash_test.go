@@ -1,0 +1,190 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/balena-injector/injector/balena/balenatest"
+)
+
+// What an undisturbed life had when this was written. The numbers may grow.
+const (
+	leastFilePoints = 120
+	leastRequests   = 13
+)
+
+// crashStage is a stage whose injector is built to crash, and whose server makes it live fast: the
+// server's clock jumps ahead once the first key is published, so that it is replaced at once.
+func crashStage(t *testing.T, binary string) *stage {
+	s := newStage(t, balenatest.Options{})
+	var jump sync.Once
+	fast := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.RawQuery, "orderby") {
+			jump.Do(func() { s.server.ShiftClock(9500 * time.Millisecond) })
+		}
+		s.server.ServeHTTP(w, r)
+	}))
+	t.Cleanup(fast.Close)
+	s.binary = binary
+	s.set("BALENA_API_URL", fast.URL, "INJECTOR_TTL", "15s", "INJECTOR_MAX_TTL", "15s", "INJECTOR_OVERLAP", "500ms", "INJECTOR_LOG_LEVEL", "info")
+	return s
+}
+
+// life runs an injector until it has minted, published, rotated and revoked, and then stops it.
+// It returns early when the injector dies.
+func (s *stage) life(env ...string) *proc {
+	s.t.Helper()
+	s.set(env...)
+	p := s.start("run")
+	for i := 0; i < len(env); i += 2 {
+		delete(s.env, env[i])
+	}
+	deadline := time.After(15 * time.Second)
+	for s.server.Count("revoke") == 0 {
+		select {
+		case <-p.done:
+			return p
+		case <-deadline:
+			s.t.Fatal("the key was not rotated")
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.done:
+	case <-time.After(10 * time.Second):
+		s.t.Fatal("it did not stop")
+	}
+	return p
+}
+
+// recovered starts an injector again after a crash, and checks what must hold then.
+func (s *stage) recovered(victim *balenatest.Key) {
+	s.t.Helper()
+	s.server.Heal()
+	s.set("INJECTOR_TTL", "10m", "INJECTOR_MAX_TTL", "24h")
+	p := s.start("run")
+	s.ready()
+	s.server.Settle()
+	s.eventually("one live key", func() bool { return len(s.server.Live()) == 2 }) // and the victim
+	token, err := os.ReadFile(s.token())
+	if err != nil || !s.server.Accepts(string(token)) {
+		s.t.Errorf("the app's token is refused (%v)", err)
+	}
+	for _, dir := range []string{s.dir, s.stateDir()} {
+		strays, _ := filepath.Glob(filepath.Join(dir, ".*.part"))
+		if len(strays) > 0 {
+			s.t.Errorf("strays: %v", strays)
+		}
+	}
+	p.signal(syscall.SIGTERM)
+	if code := p.wait(8 * time.Second); code != 0 {
+		s.t.Errorf("exit %d", code)
+	}
+	s.wantNoFile()
+	if !s.server.Accepts(victim.Secret) {
+		s.t.Error("somebody else's key is gone")
+	}
+	s.server.DeleteKey(victim.ID)
+	s.wantLive(0)
+}
+
+// watchFile checks the app's file all the while: whole values only.
+func (s *stage) watchFile() (stop func()) {
+	done := make(chan struct{})
+	var group sync.WaitGroup
+	group.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(time.Millisecond):
+			}
+			if raw, err := os.ReadFile(s.token()); err == nil && len(raw) != 32 {
+				s.t.Errorf("the app read %d bytes", len(raw))
+			}
+		}
+	})
+	return func() { close(done); group.Wait() }
+}
+
+func buildToCrash(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "injector")
+	cmd := exec.Command("go", "build", "-tags", "crash", "-o", binary, ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return binary
+}
+
+// TestCrashMatrix kills the injector at every point of its life: at each piece of file work and
+// at each request, before and after its effect and with the effect coming later; and starts it
+// again.
+func TestCrashMatrix(t *testing.T) {
+	binary := buildToCrash(t)
+	whole := crashStage(t, binary)
+	record := filepath.Join(t.TempDir(), "points")
+	if p := whole.life("CRASH_LOG", record); p.wait(time.Second) != 0 {
+		t.Fatalf("the undisturbed life: %s", p.stderr.String())
+	}
+	raw, err := os.ReadFile(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	points, requests := strings.Count(string(raw), "\n"), whole.server.Count("")
+	t.Logf("%d points of file work, %d requests", points, requests)
+	if points < leastFilePoints || requests < leastRequests {
+		t.Errorf("%d points of file work and %d requests; there were %d and %d", points, requests, leastFilePoints, leastRequests)
+	}
+	for n := 1; n <= points; n++ {
+		t.Run(fmt.Sprintf("file-work-%d", n), func(t *testing.T) {
+			t.Parallel()
+			s := crashStage(t, binary)
+			victim := s.server.AddKey(s.server.DefaultUser(), "somebody's", time.Time{})
+			stop := s.watchFile()
+			s.life("CRASH_AT", itoa(n))
+			s.recovered(victim)
+			stop()
+		})
+	}
+	for n := range requests {
+		for name, f := range map[string]balenatest.Fault{"before": {Hang: true}, "after": {Hang: true, After: true}, "later": {Hang: true, Late: 300 * time.Millisecond}} {
+			t.Run(fmt.Sprintf("request-%d-%s", n+1, name), func(t *testing.T) {
+				t.Parallel()
+				s := crashStage(t, binary)
+				victim := s.server.AddKey(s.server.DefaultUser(), "somebody's", time.Time{})
+				f.Skip, f.Times = n, 1
+				hits := s.server.Fail(f)
+				stop := s.watchFile()
+				p := s.start("run")
+				s.eventually("the request", func() bool {
+					hit, _ := hits()
+					if s.server.Count("revoke") > 0 && hit == 0 {
+						_ = p.cmd.Process.Signal(syscall.SIGTERM) // the last requests come at the stop
+					}
+					select {
+					case <-p.done:
+						return true // fewer requests this time
+					default:
+						return hit > 0
+					}
+				})
+				_ = p.cmd.Process.Kill()
+				<-p.done
+				s.recovered(victim)
+				stop()
+			})
+		}
+	}
+}
