@@ -1,0 +1,74 @@
+package agent_test
+
+import (
+	"flag"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/balena-injector/injector/balena/balenatest"
+)
+
+var (
+	long = flag.Bool("long", false, "run the long versions: more seeds, more days, more agents")
+	seed = flag.Uint64("seed", 0, "run only this seed")
+)
+
+// TestDaysOfRandomFailures lives through days in which one request in a hundred fails in a random
+// way: the app never reads a token that is refused, and no key is left.
+func TestDaysOfRandomFailures(t *testing.T) {
+	seeds, days := 3, 5
+	if *long {
+		seeds, days = 20, 30
+	}
+	for n := range seeds {
+		s := *seed
+		if s == 0 {
+			s = uint64(time.Now().UnixNano()) + uint64(n)
+		}
+		t.Run("", func(t *testing.T) {
+			t.Parallel()
+			randomDays(t, s, days)
+		})
+		if *seed != 0 {
+			return
+		}
+	}
+	t.Logf("%d seeds of %d virtual days", seeds, days)
+}
+
+func randomDays(t *testing.T, seed uint64, days int) {
+	inWorld(t, balenatest.Options{}, func(w *world) {
+		defer func() {
+			if t.Failed() {
+				t.Logf("repeat with -seed %d", seed)
+			}
+		}()
+		w.random = rand.New(rand.NewPCG(seed, 1)).Float64
+		l := w.run()
+		w.published(time.Minute)
+		chance := rand.New(rand.NewPCG(seed, 2)).Float64
+		kinds := failures()
+		for _, f := range kinds {
+			if f.name == "429 absurd" {
+				continue // an hour's wait once in a while would be an hour's wait all the time
+			}
+			fault := f.fault
+			fault.Match = func(balenatest.Match) bool { return chance() < 0.01/float64(len(kinds)-1) }
+			w.server.Fail(fault)
+		}
+		for range days * 24 * 60 {
+			w.sleep(time.Minute)
+			w.wantGood()
+			if n := len(w.server.Live()); n > 2 {
+				w.t.Fatalf("%d keys are live", n)
+			}
+			if t.Failed() {
+				break
+			}
+		}
+		w.server.Heal()
+		w.sleep(5 * time.Minute)
+		l.endWell()
+	})
+}
