@@ -7,7 +7,7 @@ BIN := $(CURDIR)/bin
 VERSION ?=
 LDFLAGS := -s -w$(if $(VERSION), -X main.release=$(VERSION))
 
-.PHONY: demo test unit lint build bench fuzz clean
+.PHONY: demo test unit lint build prove bench clean
 
 demo:
 	$(GO) run ./examples/demo
@@ -30,6 +30,14 @@ lint: $(BIN)/staticcheck
 # The linter has a module of its own, so that the product's go.mod stays small.
 $(BIN)/staticcheck: tools/go.mod tools/go.sum
 	cd tools && $(GO) build -o $@ honnef.co/go/tools/cmd/staticcheck
+
+# The long versions of the tests that can be long, and their counts.
+prove:
+	$(GO) test ./agent -run 'TestFaultMatrix|TestDaysOfRandomFailures|TestNoSecretInTheLog' -long -timeout 30m -v | grep -E '^(---|ok|FAIL| +[a-z_]+\.go:)'
+	$(GO) test ./cmd/injector -run TestCrashMatrix -count 1 -v | grep -E '^(---|ok|FAIL| +[a-z_]+\.go:)'
+	$(GO) test ./render -run TestReadersSeeWholeValues -count 1 -v | grep -E '^(---|ok|FAIL)'
+	for f in FuzzSession FuzzQuoted FuzzRetryAfter FuzzRows; do $(GO) test ./balena -run '^$$' -fuzz "^$$f$$" -fuzztime 30s || exit 1; done
+	$(GO) test ./agent -run '^$$' -fuzz '^FuzzJournal$$' -fuzztime 30s
 
 bench:
 	$(GO) run ./internal/bench

@@ -44,7 +44,7 @@ func TestNoSecretInTheLog(t *testing.T) {
 				}
 				w.server.Heal()
 				w.sleep(time.Hour)
-				if err, _ := errorOf(l); err != nil {
+				if _, err := l.end(); err != nil {
 					shown.WriteString(err.Error())
 				}
 				shown.WriteString(w.log.String())
@@ -66,9 +66,4 @@ func TestNoSecretInTheLog(t *testing.T) {
 			})
 		})
 	}
-}
-
-func errorOf(l *life) (error, time.Duration) { //nolint:revive // the order of the caller
-	took, err := l.end()
-	return err, took
 }

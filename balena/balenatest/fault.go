@@ -26,6 +26,7 @@ type Fault struct {
 	Status int           // answer with this status; 0 cuts the connection
 	Header http.Header
 	Body   string
+	Echo   bool // the body ends with what was sent: the bearer and the request's body
 
 	hits int
 }

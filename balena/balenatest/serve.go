@@ -24,6 +24,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	bearer := r.Header.Get("Authorization")
+	s.remember(bearer)
 	f := s.faultFor(kind, Match{Method: r.Method, Path: r.URL.Path, Session: strings.Count(bearer, ".") == 2})
 	if f == nil {
 		s.send(w, r, kind, s.effect(r, body), nil)
@@ -85,7 +86,11 @@ func (s *Server) misbehave(w http.ResponseWriter, r *http.Request, kind string, 
 		if header == nil {
 			header = http.Header{}
 		}
-		s.send(w, r, kind, reply{f.Status, header, []byte(f.Body)}, f)
+		answer := []byte(f.Body)
+		if f.Echo {
+			answer = append(append(append(answer, " "+r.Header.Get("Authorization")+" "...), body...), ' ')
+		}
+		s.send(w, r, kind, reply{f.Status, header, answer}, f)
 	}
 }
 

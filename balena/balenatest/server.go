@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -73,6 +74,7 @@ type Server struct {
 	fails   map[string][]time.Time // refused logins by address and name
 	faults  []*Fault
 	seen    []Request
+	bearers map[string]bool
 	down    bool
 	away    bool
 	shift   time.Duration
@@ -97,7 +99,7 @@ func New(opts Options) *Server {
 	if opts.FreshFor == 0 {
 		opts.FreshFor = 20 * time.Minute
 	}
-	s := &Server{opts: opts, fails: map[string][]time.Time{}, lastID: 100}
+	s := &Server{opts: opts, fails: map[string][]time.Time{}, bearers: map[string]bool{}, lastID: 100}
 	s.routes()
 	u := s.AddUser("injector", "correct horse battery", "")
 	s.AddFleet(u, "acme/thermostat")
@@ -272,6 +274,25 @@ func (s *Server) Requests() []Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]Request(nil), s.seen...)
+}
+
+// Bearers returns every credential that requests came with: sessions and keys.
+func (s *Server) Bearers() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []string
+	for b := range s.bearers {
+		list = append(list, b)
+	}
+	return list
+}
+
+func (s *Server) remember(authorization string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if bearer, ok := strings.CutPrefix(authorization, "Bearer "); ok && bearer != "" {
+		s.bearers[bearer] = true
+	}
 }
 
 // Forget drops the requests seen so far.
