@@ -65,7 +65,6 @@ type Agent struct {
 	userID    int64
 	targetID  int64
 	ignores   bool // the server ignores chosen secrets
-	found     bool // the current key's id was asked for, whatever came of it
 	nextCheck instant
 	nextTend  instant
 	tendDone  bool // nothing to tend, as things are
@@ -250,7 +249,7 @@ func (a *Agent) sleep(ctx context.Context, d time.Duration) {
 
 // settled tells whether Init is done: the app has a verified key and nothing is on its way.
 func (a *Agent) settled() bool {
-	return a.current != nil && a.current.verified && !a.current.dead && a.successor == nil && (a.current.rec.ID != 0 || a.found) &&
+	return a.current != nil && a.current.verified && !a.current.dead && a.successor == nil && (a.current.rec.ID != 0 || a.current.unlisted) &&
 		a.cfg.Publisher.Intact(a.publication(a.current))
 }
 

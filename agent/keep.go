@@ -15,12 +15,10 @@ func (a *Agent) find(ctx context.Context) error {
 	row, err := a.cfg.Issuer.Find(ctx, h.key())
 	switch class, _ := key.ClassOf(err); {
 	case err == nil:
-		a.found = true
 		h.rec.ID = row.ID
 		a.learnExpiry(h, row.Expiry)
 		return a.save()
 	case class == key.Gone || class == key.Unrevocable:
-		a.found = true
 		if !a.warned {
 			a.warned = true
 			a.log.Warn("the server does not list this key: such keys can neither be extended nor revoked, so each is replaced in time and dies at its expiry",

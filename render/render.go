@@ -104,13 +104,21 @@ func mountHint(path string) string {
 // Prove tries out, without changing what apps see, that each output can be written where and as
 // it shall be.
 func (f *Files) Prove() error {
+	return f.each(func(d *rootdir.Dir, path string, mode fs.FileMode, owner Owner) error {
+		return d.Try(filepath.Base(path), mode, owner)
+	})
+}
+
+// each calls do for every file: the outputs and what lies beside them. All are done, whatever
+// fails.
+func (f *Files) each(do func(d *rootdir.Dir, path string, mode fs.FileMode, owner Owner) error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var err error
 	for _, o := range f.cfg.Outputs {
 		d, e := f.dir(filepath.Dir(o.Path))
 		if e == nil {
-			e = errors.Join(d.Try(filepath.Base(o.Path), o.Mode, o.Owner), d.Try(filepath.Base(infoPath(o.Path)), infoMode, o.Owner))
+			e = errors.Join(do(d, o.Path, o.Mode, o.Owner), do(d, infoPath(o.Path), infoMode, o.Owner))
 		}
 		err = errors.Join(err, e)
 	}
@@ -184,34 +192,17 @@ func (f *Files) Intact(p key.Publication) bool {
 
 // Remove removes all outputs and what lies beside them.
 func (f *Files) Remove() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	var err error
-	for _, o := range f.cfg.Outputs {
-		d, e := f.dir(filepath.Dir(o.Path))
-		if e == nil {
-			for _, path := range []string{o.Path, infoPath(o.Path)} {
-				if err := d.Remove(filepath.Base(path)); err != nil {
-					e = errors.Join(e, fmt.Errorf("remove %s: %w", path, errors.Unwrap(err)))
-				}
-			}
+	return f.each(func(d *rootdir.Dir, path string, _ fs.FileMode, _ Owner) error {
+		if err := d.Remove(filepath.Base(path)); err != nil {
+			return fmt.Errorf("remove %s: %w", path, errors.Unwrap(err))
 		}
-		err = errors.Join(err, e)
-	}
-	return err
+		return nil
+	})
 }
 
 // Sweep removes what a process that was killed left half written. Nobody else may be writing.
 func (f *Files) Sweep() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	var err error
-	for _, o := range f.cfg.Outputs {
-		d, e := f.dir(filepath.Dir(o.Path))
-		if e == nil {
-			e = errors.Join(d.Sweep(filepath.Base(o.Path)), d.Sweep(filepath.Base(infoPath(o.Path))))
-		}
-		err = errors.Join(err, e)
-	}
-	return err
+	return f.each(func(d *rootdir.Dir, path string, _ fs.FileMode, _ Owner) error {
+		return d.Sweep(filepath.Base(path))
+	})
 }

@@ -1,0 +1,175 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/balena-injector/injector/key"
+)
+
+// streak is a row of failures of one step.
+type streak struct {
+	failures int
+	dry      int // tries that our own request budget ended
+	class    key.Class
+	last     time.Duration // when it failed last, on the monotonic clock
+	until    time.Duration // when it is due again; a pause is not shortened by setting a clock
+	err      error
+	since    instant
+}
+
+// budgetIn returns how long a step that failed must wait for the request budget. It leaves the
+// reserve at first, and after a while what the shortest way to a good key takes.
+func (a *Agent) budgetIn(s *streak, now instant) time.Duration {
+	if s.failures == 0 {
+		return 0
+	}
+	rested := s.last + reserveAfter - now.mono
+	return min(a.cfg.Budget.untilHas(reserve+1), max(rested, a.cfg.Budget.untilHas(shortestWay)))
+}
+
+// prune forgets failures of steps that are not to be taken any more.
+func (a *Agent) prune(tasks []task) {
+	for s := range a.steps {
+		if !slices.ContainsFunc(tasks, func(t task) bool { return t.step == s }) {
+			delete(a.steps, s)
+		}
+	}
+}
+
+// patience is how long a failing step that can wait does so while an urgent one fails too: the
+// request budget is for that one.
+const patience = 5 * time.Minute
+
+// urgent tells whether an app's token depends on the step.
+func (k kind) urgent() bool {
+	switch k {
+	case find, check, tend, retire, label:
+		return false
+	}
+	return true
+}
+
+// struggling tells whether an urgent step fails because of the server.
+func (a *Agent) struggling() bool {
+	for s, row := range a.steps {
+		if s.kind.urgent() && (row.class == key.Outage || row.class == key.Ambiguous || row.class == key.Busy) {
+			return true
+		}
+	}
+	return false
+}
+
+// note remembers how a step went, and says so in the log.
+func (a *Agent) note(ctx context.Context, s step, err error) {
+	old := a.steps[s]
+	if err == nil {
+		if old != nil && old.failures > 0 {
+			a.log.Info("recovered: could "+string(s.kind), "after_failures", old.failures, "after", a.since(old.since))
+		}
+		delete(a.steps, s)
+		return
+	}
+	if ctx.Err() != nil {
+		return // the stop, not a failure
+	}
+	now := a.clock.now()
+	if old == nil {
+		old = &streak{since: now}
+		a.steps[s] = old
+	}
+	class, wait := key.ClassOf(err)
+	if _, paused := errors.AsType[*pausedError](err); !paused && class == key.Busy && a.cfg.Budget.untilHas(1) > 0 {
+		// Our own budget, and no failure. A step of several requests needs as many at once.
+		old.dry++
+		old.class, old.err = class, err
+		need := min(2*old.dry, reserve)
+		if !s.kind.urgent() {
+			need = reserve + 1
+		}
+		old.until = now.mono + a.cfg.Budget.untilHas(need)
+		a.log.Debug("not now: could not "+string(s.kind), "error", err)
+		return
+	}
+	first := old.failures == 0 || old.class != class
+	old.failures++
+	old.class, old.err = class, err
+	left := a.cfg.Times.TTL
+	if a.current != nil {
+		left = a.left(a.current, now)
+	}
+	pause := pauseFor(class, wait, old.failures, left, a.cfg.Random())
+	old.last, old.until = now.mono, now.mono+pause
+	a.logFailure(s, err, pause, first)
+}
+
+// rest makes a step that was not tried itself wait as if it had failed.
+func (a *Agent) rest(k kind, err error) {
+	s := step{kind: k}
+	row := a.steps[s]
+	if row == nil {
+		row = &streak{since: a.clock.now()}
+		a.steps[s] = row
+	}
+	row.failures++
+	row.class, row.err, row.last = key.Wrong, err, a.clock.now().mono
+	pause := retryPause(row.failures, a.cfg.Times.TTL, a.cfg.Random())
+	row.until = row.last + pause
+	a.logFailure(s, err, pause, row.failures == 1)
+}
+
+func (a *Agent) since(i instant) time.Duration {
+	return (a.clock.now().mono - i.mono).Round(time.Second)
+}
+
+// logFailure says what failed: the first of a row at once, the others at most once a minute
+// together.
+func (a *Agent) logFailure(s step, err error, pause time.Duration, first bool) {
+	now := a.clock.now()
+	if !first && now.mono-a.failedAt.mono < time.Minute {
+		a.log.Debug("could not "+string(s.kind), "error", err, "next_try_in", pause.Round(time.Millisecond))
+		return
+	}
+	a.failedAt = now
+	args := []any{"error", err, "next_try_in", pause.Round(time.Second)}
+	if a.current != nil && !a.current.dead {
+		args = append(args, "key_expires_in", max(0, a.left(a.current, now)).Round(time.Second))
+	}
+	if a.cfg.Advise != nil {
+		if advice := a.cfg.Advise(err); advice != "" {
+			args = append(args, "fix", advice)
+		}
+	}
+	if class, _ := key.ClassOf(err); class == key.Refused || class == key.FreshLogin {
+		a.log.Error("could not "+string(s.kind)+"; a corrected credential file is tried at once", args...)
+		return
+	}
+	a.log.Warn("could not "+string(s.kind), args...)
+}
+
+// forgiveRefusals makes steps due that rest because of the credential.
+func (a *Agent) forgiveRefusals() {
+	for s, row := range a.steps {
+		if row.class == key.Refused || row.class == key.FreshLogin {
+			delete(a.steps, s)
+		}
+	}
+}
+
+// hanging names the step that keeps failing, or that is due, for people.
+func (a *Agent) hanging() string {
+	var worst *streak
+	var name kind
+	for s, row := range a.steps {
+		if worst == nil || row.failures > worst.failures {
+			worst, name = row, s.kind
+		}
+	}
+	if worst != nil {
+		return string(name) + " (" + worst.err.Error() + ")"
+	}
+	t, _ := a.next(a.clock.now())
+	return string(t.kind)
+}

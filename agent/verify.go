@@ -1,0 +1,130 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/balena-injector/injector/key"
+)
+
+// verifyNew proves a new key before any app sees it.
+func (a *Agent) verifyNew(ctx context.Context) error {
+	h := a.successor
+	err := a.ask(ctx, h)
+	switch {
+	case err == nil:
+		h.verified, h.refused = true, nil
+		a.setExpiry(h, h.rec.Expiry) // the server's time is known now
+		return nil
+	case !key.Is(err, key.Gone):
+		return err
+	case h.refused != nil && a.inGrace(h):
+		return &pausedError{gracePause, "the server does not accept the new key yet: " + err.Error()}
+	}
+	return a.judgeNew(ctx, h, err)
+}
+
+// ask asks whether a key is accepted: with all proofs at first and at last, with one request in
+// between.
+func (a *Agent) ask(ctx context.Context, h *holding) error {
+	if a.expired(h) && !h.stuck {
+		// What has expired is extended first. If that fails, asking will tell.
+		if _, err := a.revive(ctx, h); err != nil && retryable(err) {
+			return err
+		}
+	}
+	if h.judged || h.existed && h.refused == nil || h.refused != nil && a.inGrace(h) {
+		return a.cfg.Issuer.Accepts(ctx, h.key())
+	}
+	return a.cfg.Issuer.Verify(ctx, h.key())
+}
+
+// inGrace tells whether a refused key gets more time: the server may not know it yet.
+func (a *Agent) inGrace(h *holding) bool { return until(a.clock.now(), h.refused.add(grace)) > 0 }
+
+// judgeNew decides about a new key that the server refuses beyond doubt: it may have expired
+// since it was made, may not be known everywhere yet, may never have come to be, or is dead.
+func (a *Agent) judgeNew(ctx context.Context, h *holding, refusal error) error {
+	revived, err := a.revive(ctx, h)
+	switch {
+	case err != nil && retryable(err):
+		return err
+	case revived:
+		return nil
+	case a.expired(h) && key.Is(err, key.Gone): // nothing brings it back
+		a.drop(h)
+		return a.save()
+	case h.existed && key.Is(err, key.Gone):
+		// The server said that it was there already, and neither lists nor knows it.
+		a.drop(h)
+		a.rest(draft, errors.New("the server took the mint for a repetition of one that it does not know"))
+		return a.save()
+	case h.refused == nil:
+		now := a.clock.now()
+		h.refused = &now
+		return &pausedError{gracePause, "the server does not accept the new key yet: " + refusal.Error()}
+	}
+	if !h.judged {
+		a.log.Error("the new key is refused, and counts as dead", append(h.attrs(), "error", refusal)...)
+		a.diedYoung(h)
+		h.judged, h.listed, h.gone = true, err == nil, key.Is(err, key.Gone)
+	}
+	if wait := a.unplannedIn(a.clock.now()); wait > 0 && h.listed {
+		// Another one is not due yet. The server lists this one: it may come round.
+		return &pausedError{min(wait, time.Minute), "the server lists the new key but refuses it: " + refusal.Error()}
+	}
+	a.retire(h, 0)
+	return a.save()
+}
+
+// revive reads a key's expiry, and extends a key that has expired. It returns true if that
+// brought it back to life, and an error if the server does not list the key or says nothing.
+func (a *Agent) revive(ctx context.Context, h *holding) (bool, error) {
+	row, err := a.cfg.Issuer.Find(ctx, h.key())
+	if err != nil {
+		return false, err
+	}
+	h.rec.ID = row.ID
+	a.learnExpiry(h, row.Expiry)
+	if a.left(h, a.clock.now()) > 0 {
+		return false, a.save()
+	}
+	want := a.serverNow().Add(a.cfg.Times.TTL)
+	h.rec.Latest = want // it may take effect, whatever the answer
+	if err := a.save(); err != nil {
+		return false, err
+	}
+	expiry, err := a.cfg.Issuer.Extend(ctx, h.key(), want)
+	if err != nil {
+		return false, err
+	}
+	a.learnExpiry(h, expiry)
+	alive := a.left(h, a.clock.now()) > 0
+	if h.stuck = !alive; h.stuck {
+		a.log.Warn("the server answered 200 and did not move the expiry of a key that has ended", h.attrs()...)
+	}
+	return alive, a.save()
+}
+
+// retryable tells whether a failure says nothing about the key, so that asking again may.
+func retryable(err error) bool {
+	switch class, _ := key.ClassOf(err); class {
+	case key.Outage, key.Busy, key.Ambiguous, key.Unknown:
+		return true
+	}
+	return false
+}
+
+// diedYoung remembers for the pace of replacements how long a key lived.
+func (a *Agent) diedYoung(h *holding) {
+	if !a.pace.any {
+		a.pace.any = true
+		a.pace.last = a.clock.now().add(-time.Hour) // the first replacement comes at once
+	}
+	if lived := a.clock.now().mono - h.born.mono; a.cfg.Times.diesYoung(lived) {
+		a.pace.young++
+	} else {
+		a.pace.young = 0
+	}
+}
