@@ -9,14 +9,14 @@ import (
 
 // load reads the journal and sorts its keys.
 func (a *Agent) load(ctx context.Context) error {
-	j, err := loadJournal(a.cfg.State)
+	j, err := loadJournal(a.cfg.State, a.cfg.Slot)
 	if err != nil {
 		if !errors.Is(err, errSetAside) {
 			return err
 		}
 		a.log.Error("starting without a journal", "error", err)
 	}
-	if err := errors.Join(a.cfg.State.Sweep(journalFile), a.cfg.Publisher.Sweep()); err != nil {
+	if err := errors.Join(a.cfg.State.Sweep(journalName(a.cfg.Slot)), a.cfg.Publisher.Sweep()); err != nil {
 		a.log.Warn("what an earlier crash left could not be removed", "error", err)
 	}
 	a.journal = j
@@ -91,12 +91,13 @@ func (a *Agent) adopt() {
 	now := a.clock.now()
 	if a.current != nil {
 		a.log.Info("adopting the key of the last start", a.current.attrs()...)
+		a.untold = a.journal.Told < a.journal.Generation
 		a.nextCheck = now.add(a.cfg.Times.Check)
 		a.nextTend = a.nextCheck // its session is not needed before
 		return
 	}
 	a.nextTend = now.add(a.cfg.Times.Check)
-	if a.successor != nil && a.cfg.Publisher.Intact(a.publication(a.successor)) {
+	if a.successor != nil && a.cfg.Publisher.Intact(a.publication(a.successor)) == nil {
 		return // the app reads it already: killed between the file and the journal
 	}
 	if slices.ContainsFunc(a.retiring, func(h *holding) bool { return h.waits }) {

@@ -22,6 +22,7 @@ type Config struct {
 	Budget    *Budget   // the one that Issuer counts against
 	Times     Times
 
+	Slot   string   // names the journal in State, where several agents share it; may be empty
 	Prefix string   // of the keys' names: key.CheckPrefix
 	URL    string   // the API's; a key of the journal is never sent to another one
 	Login  string   // whose credential it is, as far as the configuration says; may be empty
@@ -38,6 +39,10 @@ type Config struct {
 	Log *slog.Logger
 	// Advise, if not nil, returns what a person could do about an error, or "".
 	Advise func(error) string
+	// Announce, if not nil, is told what the app can rely on now: a key that was published, or one
+	// that was adopted and is verified. news tells whether the app may have read another one before.
+	// It must not wait.
+	Announce func(p key.Publication, news bool)
 	// Wall, if not nil, replaces the wall clock, for tests.
 	Wall func() time.Time
 	// Random, if not nil, replaces the source of jitter, uniform in [0, 1), for tests that must
@@ -69,6 +74,11 @@ type Agent struct {
 	nextTend  instant
 	tendDone  bool // nothing to tend, as things are
 	timed     bool // deadlines are by the server's time
+	untold    bool // the adopted key may be news to the app
+	renewals  int  // of the state directory, that the journal has followed
+	renewNow  bool // somebody asked for an extension or rotation now
+	hurried   bool // somebody waits for Init to end
+	unsaved   bool // an expiry is yet to be written to the journal
 	unlabeled bool // the outputs' expiry is yet to be written beside them
 	warned    bool // that keys are not listed here
 	repaired  instant
@@ -77,10 +87,12 @@ type Agent struct {
 	pace        pace
 	failedAt    instant // of the last repeated failure that was logged
 
-	stopped  atomic.Int64 // when the stop came, on the monotonic clock; 0: not yet
-	status   atomic.Pointer[snapshot]
-	beat     atomic.Int64 // when the loop last turned, on the monotonic clock
-	counters counters
+	renewAsked atomic.Bool
+	toldUpTo   atomic.Int64 // the generation that whoever must be told knows of
+	stopped    atomic.Int64 // when the stop came, on the monotonic clock; 0: not yet
+	status     atomic.Pointer[snapshot]
+	beat       atomic.Int64 // when the loop last turned, on the monotonic clock
+	counters   counters
 }
 
 // pace spaces out mints that nobody planned.
@@ -122,12 +134,27 @@ func New(cfg Config) *Agent {
 	return a
 }
 
-// Wake tells the agent that something may have changed, such as a credential: steps that rest
-// because of a refusal are due again. It never blocks.
+// Wake tells the agent that something may have changed, such as a credential or a template: steps
+// that rest because of a refusal, or because nothing could be published, are due again. It never
+// blocks.
 func (a *Agent) Wake() {
 	select {
 	case a.wake <- struct{}{}:
 	default:
+	}
+}
+
+// Renew makes the agent extend or rotate its key now. It never blocks.
+func (a *Agent) Renew() {
+	a.renewAsked.Store(true)
+	a.Wake()
+}
+
+// Told notes that whoever must be told of generation n knows of it. What was not told is announced as
+// news by the next start that adopts the key.
+func (a *Agent) Told(n int) {
+	if a.toldUpTo.Swap(int64(n)) != int64(n) {
+		a.Wake()
 	}
 }
 
@@ -145,35 +172,6 @@ func (a *Agent) Run(stop, kill context.Context) error {
 		return a.handOver()
 	}
 	return a.shutdown()
-}
-
-// Init adopts or mints a key and publishes it, for a later Run to adopt. If it does not succeed
-// within Config.InitTimeout, or cannot succeed, it revokes what it made and returns why. A stop
-// counts as failure.
-func (a *Agent) Init(stop, kill context.Context) error {
-	a.kill = kill
-	defer a.watch(stop)()
-	ctx, cancel := context.WithTimeoutCause(stop, a.cfg.InitTimeout, ErrInitTimeout)
-	defer cancel()
-	if err := a.open(ctx); err != nil {
-		return err
-	}
-	err := a.loop(ctx, true)
-	if err == nil {
-		return nil
-	}
-	timeout := errors.Is(context.Cause(ctx), ErrInitTimeout)
-	if timeout {
-		err = fmt.Errorf("%w: gave up after %v while trying to %s", ErrInitTimeout, a.cfg.InitTimeout, a.hanging())
-	}
-	if errors.Is(context.Cause(stop), ErrHandOver) {
-		return a.handOver()
-	}
-	if stop.Err() == nil && a.current != nil && a.current.adopted && !a.current.dead {
-		a.log.Warn("leaving the adopted key and its outputs as they are", a.current.attrs()...)
-		return errors.Join(err, a.shutdownBut(a.current))
-	}
-	return errors.Join(err, a.shutdown())
 }
 
 // Revoke revokes all keys of the journal and removes the outputs. When stop is done it ends.
@@ -212,6 +210,8 @@ func (a *Agent) loop(ctx context.Context, once bool) error {
 	for {
 		now := a.clock.now()
 		a.beat.Store(int64(now.mono))
+		a.follow()
+		a.renewNow = a.renewAsked.Swap(false) || a.renewNow
 		a.retime()
 		a.noteExpiry(now)
 		a.publishStatus("running")
@@ -234,6 +234,30 @@ func (a *Agent) loop(ctx context.Context, once bool) error {
 	}
 }
 
+// follow sees to it that the journal is in the directory where the next start looks for it, and says
+// who was told.
+func (a *Agent) follow() {
+	if n, err := a.cfg.State.Follow(); err == nil && n != a.renewals {
+		a.renewals, a.unsaved = n, true
+	}
+	a.noteTold()
+}
+
+// noteTold writes down who was told.
+func (a *Agent) noteTold() {
+	if told := int(a.toldUpTo.Load()); told > a.journal.Told {
+		a.journal.Told, a.unsaved = told, true
+	}
+}
+
+// announce tells what the app can rely on.
+func (a *Agent) announce(news bool) {
+	if a.cfg.Announce != nil {
+		a.cfg.Announce(a.publication(a.current), news)
+		a.noteTold() // there may be nobody to wait for
+	}
+}
+
 // sleep waits, but not when there is news.
 func (a *Agent) sleep(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
@@ -242,28 +266,9 @@ func (a *Agent) sleep(ctx context.Context, d time.Duration) {
 	case <-timer.C:
 	case <-ctx.Done():
 	case <-a.wake:
-		a.forgiveRefusals()
+		a.forgive()
 		a.tendDone = false
 	}
-}
-
-// settled tells whether Init is done: the app has a verified key and nothing is on its way.
-func (a *Agent) settled() bool {
-	return a.current != nil && a.current.verified && !a.current.dead && a.successor == nil && (a.current.rec.ID != 0 || a.current.unlisted) &&
-		a.cfg.Publisher.Intact(a.publication(a.current))
-}
-
-// hopeless tells whether Init should give up: the credential is refused or cannot mint, or the
-// same request was wrong three times.
-func (a *Agent) hopeless(s step, err error) bool {
-	class, _ := key.ClassOf(err)
-	switch class {
-	case key.Refused, key.FreshLogin:
-		return a.current == nil || a.current.dead
-	case key.Wrong:
-		return (a.current == nil || a.current.dead) && a.steps[s] != nil && a.steps[s].failures >= 2 // before this one
-	}
-	return false
 }
 
 // serverNow is the server's time as well as we know it.

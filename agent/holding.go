@@ -9,28 +9,30 @@ import (
 
 // holding is a key that the agent holds: its record and what is known in this process only.
 type holding struct {
-	rec      record
-	jitter   time.Duration
-	deadline instant // when it expires
-	born     instant // when it was minted or adopted here
-	verified bool    // the server accepted it, in this process
-	adopted  bool    // it comes from an earlier process
-	dead     bool    // the server refuses it beyond doubt
-	gone     bool    // it is dead, and the server does not list it any more
-	listed   bool    // it is dead, and yet the server lists it: it is asked for again
-	over     bool    // it is revoked, or never came to be
-	overdue  bool    // it should have been replaced, and was extended instead
-	vanished int     // extensions in a row that did not find it
-	greeted  bool    // that the server accepts it was said in the log
-	judged   bool    // its death was counted
-	ended    bool    // its expiry was said in the log
-	waits    bool    // it is revoked only once a new key is published
-	unlisted bool    // a find did not show it
-	stuck    bool    // it cannot be extended
-	forever  bool    // it cannot be revoked
-	sent     bool    // a mint of it may have reached the server
-	existed  bool    // the mint was answered by "exists already"
-	refused  *instant
+	rec       record
+	jitter    time.Duration
+	deadline  instant // when it expires
+	born      instant // when it was minted or adopted here
+	verified  bool    // the server accepted it, in this process
+	adopted   bool    // it comes from an earlier process
+	dead      bool    // the server refuses it beyond doubt
+	gone      bool    // it is dead, and the server does not list it any more
+	listed    bool    // it is dead, and yet the server lists it: it is asked for again
+	over      bool    // it is revoked, or never came to be
+	overdue   bool    // it should have been replaced, and was extended instead
+	vanished  int     // extensions in a row that did not find it
+	greeted   bool    // that the server accepts it was said in the log
+	announced bool    // that the app can rely on it was announced
+	judged    bool    // its death was counted
+	ended     bool    // its expiry was said in the log
+	waits     bool    // it is revoked only once a new key is published
+	unlisted  bool    // a find did not show it
+	stuck     bool    // it cannot be extended
+	forever   bool    // it cannot be revoked
+	told      bool    // the server told its expiry in this process
+	sent      bool    // a mint of it may have reached the server
+	existed   bool    // the mint was answered by "exists already"
+	refused   *instant
 	// vanishedAt is when an extension did not find it; unsure is when a mint of it was cut off,
 	// which may take effect a while later.
 	vanishedAt *instant
@@ -55,6 +57,7 @@ const farthest = 10 * 365 * 24 * time.Hour
 // learnExpiry notes an expiry that the server has told, which settles any that was asked for.
 func (a *Agent) learnExpiry(h *holding, expiry time.Time) {
 	h.rec.Latest = time.Time{}
+	h.told = true
 	a.setExpiry(h, expiry)
 }
 
@@ -76,11 +79,16 @@ func (a *Agent) retime() {
 	a.timed = reliable
 }
 
-// expired tells whether h is over beyond doubt. Our own clocks do not say so.
+// expired tells whether h is over by the server's clock and the last expiry that we know of. Our
+// own clocks do not say so.
 func (a *Agent) expired(h *holding) bool {
 	now, reliable := a.cfg.Account.Now()
 	return reliable && now.After(h.rec.latest().Add(slack))
 }
+
+// longOver tells whether h is over beyond doubt: the expiry was told by the server in this process,
+// or it is of a key that nothing can extend. A journal may have missed the last extensions.
+func (a *Agent) longOver(h *holding) bool { return a.expired(h) && (h.told || h.forever) }
 
 // mayLive tells whether h may be live at balena, as far as our clocks know.
 func (a *Agent) mayLive(h *holding, now instant) bool {
@@ -130,8 +138,14 @@ func (a *Agent) save() error {
 	for _, h := range append(a.all(), a.stranded...) {
 		a.journal.Keys = append(a.journal.Keys, h.rec)
 	}
-	return a.journal.save(a.cfg.State)
+	err := a.journal.save(a.cfg.State)
+	a.unsaved = a.unsaved && err != nil
+	return err
 }
+
+// saveSoon is save for what the journal can do without for a while: an expiry that moved. A disk
+// that is full must not end a key that could be extended.
+func (a *Agent) saveSoon() { a.unsaved = a.save() != nil }
 
 // drop forgets h: it is gone, or never came to be.
 func (a *Agent) drop(h *holding) {
@@ -170,5 +184,5 @@ func (a *Agent) retire(h *holding, d time.Duration) {
 
 // publication is what the app reads of h.
 func (a *Agent) publication(h *holding) key.Publication {
-	return key.Publication{Generation: a.journal.Generation, Key: h.key()}
+	return key.Publication{Generation: a.journal.Generation, Key: h.key(), Left: a.left(h, a.clock.now())}
 }

@@ -8,9 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
+	"strings"
 	"time"
 
-	"github.com/balena-injector/injector/internal/rootdir"
 	"github.com/balena-injector/injector/key"
 )
 
@@ -56,8 +57,72 @@ type record struct {
 type journal struct {
 	Version    int      `json:"version"`
 	Generation int      `json:"generation"`
+	Told       int      `json:"told,omitempty"` // the last generation that whoever must be told knows of
 	Outputs    []string `json:"outputs,omitempty"`
 	Keys       []record `json:"keys"`
+
+	slot string // whose file it is
+}
+
+// journalName is the file of a slot's journal: each key of several has one of its own, since a
+// thousand of them in one file would be written thousands of times.
+func journalName(slot string) string {
+	if slot == "" {
+		return "journal.json"
+	}
+	return "journal-" + slot + ".json"
+}
+
+// Slots lists the slots that have a journal in the directory.
+func (s *StateDir) Slots() ([]string, error) {
+	dir, err := s.Root().Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = dir.Close() }()
+	names, err := dir.Readdirnames(-1)
+	var slots []string
+	for _, name := range names {
+		if name == journalName("") {
+			slots = append(slots, "")
+		} else if slot, ok := strings.CutPrefix(name, "journal-"); ok {
+			if slot, ok = strings.CutSuffix(slot, ".json"); ok {
+				slots = append(slots, slot)
+			}
+		}
+	}
+	slices.Sort(slots)
+	return slots, err
+}
+
+// Recorded is what a slot's journal tells to who has to clean up after it.
+type Recorded struct {
+	Outputs []string // the paths that were written
+	Names   []string // of the keys
+	Login   string   // whose credential minted the last of them
+}
+
+// Recorded reads a slot's journal, and changes nothing.
+func (s *StateDir) Recorded(slot string) (Recorded, error) {
+	raw, err := s.Read(journalName(slot), maxJournal)
+	if err != nil {
+		return Recorded{}, err
+	}
+	j, err := parseJournal(raw)
+	r := Recorded{Outputs: j.Outputs}
+	for _, k := range j.Keys {
+		r.Names, r.Login = append(r.Names, k.Name), k.Login
+	}
+	return r, err
+}
+
+// Forget removes a slot's journal if it names no key.
+func (s *StateDir) Forget(slot string) error {
+	j, err := loadJournal(s, slot)
+	if err != nil || len(j.Keys) > 0 {
+		return err
+	}
+	return s.current().Remove(journalName(slot))
 }
 
 // errSetAside is wrapped by errors about a journal that cannot be used.
@@ -65,8 +130,9 @@ var errSetAside = errors.New("the journal cannot be used")
 
 // loadJournal reads the journal; an empty one if there is none. One that is corrupt or of
 // another version is set aside under another name, and reported with errSetAside.
-func loadJournal(dir *StateDir) (journal, error) {
-	empty := journal{Version: journalVersion}
+func loadJournal(dir *StateDir, slot string) (journal, error) {
+	journalFile := journalName(slot)
+	empty := journal{Version: journalVersion, slot: slot}
 	raw, err := dir.Read(journalFile, maxJournal)
 	if errors.Is(err, fs.ErrNotExist) {
 		return empty, nil
@@ -75,7 +141,7 @@ func loadJournal(dir *StateDir) (journal, error) {
 	if err == nil {
 		j, err = parseJournal(raw)
 	}
-	if err == nil {
+	if j.slot = slot; err == nil {
 		return j, nil
 	}
 	aside := journalFile + ".unusable"
@@ -138,6 +204,9 @@ func (r record) prove() string {
 // save writes the journal as a whole. Secrets are kept only where the directory is in memory:
 // there the app's own file shows no less.
 func (j journal) save(dir *StateDir) error {
+	if _, err := dir.Follow(); err != nil {
+		return err
+	}
 	j.Keys = append([]record(nil), j.Keys...)
 	for i := range j.Keys {
 		j.Keys[i].Proof = j.Keys[i].prove()
@@ -149,7 +218,7 @@ func (j journal) save(dir *StateDir) error {
 	if err != nil {
 		return err
 	}
-	return dir.Replace(journalFile, append(raw, '\n'), 0o600, rootdir.Keep)
+	return dir.Replace(journalName(j.slot), append(raw, '\n'), 0o600)
 }
 
 // latest is the expiry that must be reckoned with.

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/balena-injector/injector/key"
@@ -17,6 +18,7 @@ func (a *Agent) find(ctx context.Context) error {
 	case err == nil:
 		h.rec.ID = row.ID
 		a.learnExpiry(h, row.Expiry)
+		a.unlabeled = true // an output may show the id
 		return a.save()
 	case class == key.Gone || class == key.Unrevocable:
 		if !a.warned {
@@ -48,9 +50,7 @@ func (a *Agent) extend(ctx context.Context) error {
 	late := a.cfg.Times.tooOld(a.age(h))
 	want := a.serverNow().Add(a.cfg.Times.TTL)
 	h.rec.Latest = want // it may take effect, whatever the answer
-	if err := a.save(); err != nil {
-		return err
-	}
+	a.saveSoon()
 	got, err := a.cfg.Issuer.Extend(ctx, h.key(), want)
 	switch class, _ := key.ClassOf(err); {
 	case class == key.Gone:
@@ -76,7 +76,7 @@ func (a *Agent) extend(ctx context.Context) error {
 		a.log.Warn("the server answered 200 and did not move the expiry: the key is replaced instead", h.attrs()...)
 		return nil
 	}
-	h.stuck, h.vanishedAt = false, nil
+	h.stuck, h.vanishedAt, a.renewNow = false, nil, false
 	h.overdue, h.vanished = late, 0
 	a.learnExpiry(h, got)
 	a.counters.extensions.Add(1)
@@ -88,12 +88,18 @@ func (a *Agent) extend(ctx context.Context) error {
 		a.log.Info("extended the key", args...)
 	}
 	a.unlabeled = true
-	return a.save()
+	a.saveSoon()
+	return nil
 }
 
-// label writes generation and expiry beside the outputs.
+// label brings everything up to date that shows more than the secret: outputs with the expiry or
+// the id in them, and what lies beside the outputs.
 func (a *Agent) label(context.Context) error {
-	if err := a.cfg.Publisher.Describe(a.publication(a.current)); err != nil {
+	p := a.publication(a.current)
+	if err := a.cfg.Publisher.Publish(p); err != nil {
+		return err
+	}
+	if err := a.cfg.Publisher.Describe(p); err != nil {
 		return err
 	}
 	a.unlabeled = false
@@ -118,6 +124,10 @@ func (a *Agent) check(ctx context.Context) error {
 			a.log.Info("the server accepts the adopted key", append(h.attrs(), "next_extension_in", max(0, until(a.clock.now(), a.extendAt(h))).Round(time.Second))...)
 		}
 		h.refused = nil
+		if h.adopted && !h.announced {
+			h.announced = true
+			a.announce(a.untold)
+		}
 		a.nextCheck = a.clock.now().add(a.checkPause())
 		return nil
 	case key.Is(err, key.Gone):
@@ -175,7 +185,7 @@ func (a *Agent) examine(ctx context.Context, h *holding, refusal error) error {
 	return nil
 }
 
-// repair writes the outputs again that somebody changed or removed.
+// repair writes the outputs again that somebody changed or removed, or whose template changed.
 func (a *Agent) repair(context.Context) error {
 	now, p := a.clock.now(), a.publication(a.current)
 	often := until(a.repaired, now) < time.Minute && a.repairPause > 0
@@ -184,15 +194,16 @@ func (a *Agent) repair(context.Context) error {
 		a.repairPause = time.Second
 	}
 	a.repaired = now
+	why := a.cfg.Publisher.Intact(p)
 	if err := a.cfg.Publisher.Publish(p); err != nil {
 		return err
 	}
-	if !a.cfg.Publisher.Intact(p) {
-		return errors.New("an output is not what was written, right after it was written")
+	if err := a.cfg.Publisher.Intact(p); err != nil {
+		return fmt.Errorf("%w, right after it was written", err)
 	}
 	a.unlabeled = true
-	if !often {
-		a.log.Warn("an output was missing or had been changed; it was written again", "generation", a.journal.Generation)
+	if !often && why != nil {
+		a.log.Warn("the outputs were written again: "+why.Error(), "generation", a.journal.Generation)
 	}
 	return nil
 }
@@ -238,7 +249,7 @@ func (a *Agent) revoke(ctx context.Context, h *holding) error {
 		h.forever = true
 		a.log.Warn("a key cannot be revoked and dies at its expiry", append(h.attrs(), "reason", err)...)
 		return nil
-	case a.expired(h):
+	case a.longOver(h):
 		a.log.Warn("a key that could not be revoked has long expired", append(h.attrs(), "error", err)...)
 		a.drop(h)
 		return a.save()

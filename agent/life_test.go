@@ -204,8 +204,10 @@ func TestAnOutageCostsNothing(t *testing.T) {
 					l.wantReady(true)
 					set(w, false)
 					w.sleep(90 * time.Second)
+					w.wantGood()
+					w.sleep(5 * time.Minute) // the key is well: nobody is in a hurry
 					if s := l.agent.Status(); len(s.Trouble) != 0 {
-						t.Errorf("90 s after the outage: %+v", s.Trouble)
+						t.Errorf("long after the outage: %+v", s.Trouble)
 					}
 					w.wantGood()
 				}
@@ -925,5 +927,66 @@ func TestKeepOnExit(t *testing.T) {
 		w.wantGood()
 		w.keep = false
 		w.run().endAfter(time.Minute)
+	})
+}
+
+// TestAPasswordFileThatIsGoneForAWhile has no file just when a new key is due.
+func TestAPasswordFileThatIsGoneForAWhile(t *testing.T) {
+	inWorld(t, balenatest.Options{}, func(w *world) {
+		w.times.MaxTTL = 3 * time.Hour
+		password := w.creds.Password
+		var gone atomic.Bool
+		w.creds.Password = func() (key.Secret, error) {
+			if gone.Load() {
+				return key.Secret{}, errors.New("file /run/secrets/password: no such file or directory")
+			}
+			return password()
+		}
+		l := w.run()
+		first := w.published(time.Second)
+		for range 30 {
+			gone.Store(true)
+			w.sleep(30 * time.Second)
+			gone.Store(false)
+			w.sleep(10 * time.Minute)
+			w.wantGood()
+		}
+		if w.read() == first {
+			t.Error("the key was never replaced")
+		}
+		// Now it is gone when a new key is needed at once, and the login of the last rotation is too old to mint.
+		for held := ""; held != w.read(); {
+			held = w.read()
+			w.sleep(21 * time.Minute)
+		}
+		gone.Store(true)
+		w.server.DeleteKey(w.server.Live()[0].ID)
+		w.sleep(10 * time.Minute)
+		l.wantReady(false)
+		w.wantLog("no such file")
+		gone.Store(false)
+		l.agent.Wake()
+		w.published(90 * time.Second)
+		l.endWell()
+	})
+}
+
+func TestTriesAreSpaced(t *testing.T) {
+	inWorld(t, balenatest.Options{}, func(w *world) {
+		w.server.Fail(balenatest.Fault{Status: http.StatusServiceUnavailable})
+		l := w.run()
+		for _, c := range []struct {
+			after time.Duration
+			most  int // one try is a login and the question whether the server is well
+		}{{400 * time.Millisecond, 2}, {time.Second, 4}, {10 * time.Second, 12}, {time.Minute, 20}, {10 * time.Minute, 40}} {
+			w.server.Forget()
+			w.sleep(c.after)
+			if n := w.server.Count(""); n > c.most {
+				t.Errorf("%d requests in %v", n, c.after)
+			}
+		}
+		w.server.Heal()
+		w.published(2 * time.Minute)
+		l.endWell()
 	})
 }

@@ -93,6 +93,7 @@ func (a *Agent) disown(h *holding) {
 func (a *Agent) nowMinted(h *holding, expiry time.Time, existed bool) error {
 	a.counters.mints.Add(1)
 	h.existed = existed
+	h.told = !existed
 	if existed {
 		h.unsure = nil        // it has taken effect, and cannot do so twice
 		expiry = h.rec.Expiry // that of the first try, until it is read
@@ -219,6 +220,8 @@ func (a *Agent) publishNew(ctx context.Context) error {
 		args = append(args, "old_key", old.rec.Name, "old_key_lives_for", until(now, old.retireAt).Round(time.Second))
 	}
 	a.log.Info("published", args...)
+	a.renewNow, h.announced = false, true
+	a.announce(p.Generation > 1)
 	a.unlabeled = true
 	return a.save()
 }

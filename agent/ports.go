@@ -27,6 +27,8 @@ type Issuer interface {
 	Verify(ctx context.Context, k key.Key) error
 	// Accepts is a Verify of one request: key.Gone from it is no proof.
 	Accepts(ctx context.Context, k key.Key) error
+	// Hurry bounds the time of each request from now on.
+	Hurry(each time.Duration)
 }
 
 // Account is whose keys they are.
@@ -46,12 +48,13 @@ type Account interface {
 type Publisher interface {
 	// Prove tries out, without changing what the app sees, that publishing will work.
 	Prove() error
-	// Publish replaces all outputs. Equal ones are not written again.
+	// Publish replaces all outputs, or, if one cannot be rendered or written, none. Equal ones are
+	// not written again.
 	Publish(p key.Publication) error
 	// Describe writes down the generation and expiry of what was published last.
 	Describe(p key.Publication) error
-	// Intact tells whether the outputs are what Publish(p) wrote.
-	Intact(p key.Publication) bool
+	// Intact returns nil if the outputs are what Publish(p) wrote, else why not.
+	Intact(p key.Publication) error
 	// Remove removes all outputs. It is no error if there are none.
 	Remove() error
 	// Sweep removes what a process that was killed left half written.

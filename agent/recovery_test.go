@@ -3,10 +3,12 @@ package agent_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -494,6 +496,129 @@ func TestAnAppThatKeepsRewritingTheFile(t *testing.T) {
 		if n := strings.Count(w.log.String(), "written again"); n > 12 {
 			t.Errorf("%d lines in 10 minutes", n)
 		}
+		l.endWell()
+	})
+}
+
+// TestADeletionDuringAnOutageIsNoticed has agents that waited out an outage while the key was well.
+func TestADeletionDuringAnOutageIsNoticed(t *testing.T) {
+	for _, c := range []struct{ ttl, check time.Duration }{
+		{time.Hour, 10 * time.Second}, {4 * time.Hour, time.Minute}, {time.Hour, 5 * time.Minute}, {90 * 24 * time.Hour, 5 * time.Minute},
+	} {
+		t.Run(fmt.Sprint(c.ttl, c.check), func(t *testing.T) {
+			inWorld(t, balenatest.Options{}, func(w *world) {
+				w.times = agent.Times{TTL: c.ttl, MaxTTL: 30 * 24 * time.Hour, Overlap: time.Minute, Check: c.check}
+				w.times.MaxTTL = max(w.times.MaxTTL, c.ttl)
+				l := w.run()
+				w.published(time.Second)
+				for range 4 {
+					w.sleep(c.ttl / 2 % time.Hour)
+					w.server.SetRestarting(true)
+					w.sleep(25 * time.Minute)
+					w.server.DeleteKey(w.server.Live()[0].ID)
+					w.server.SetRestarting(false)
+					w.published(max(90*time.Second, c.check+time.Second))
+				}
+				l.endWell()
+			})
+		})
+	}
+}
+
+// TestAPauseEndsWhenTheKeyIsDead has a rotation that was in no hurry, until the key died.
+func TestAPauseEndsWhenTheKeyIsDead(t *testing.T) {
+	for _, kind := range []string{"mint", "fresh", "login"} {
+		t.Run(kind, func(t *testing.T) {
+			inWorld(t, balenatest.Options{}, func(w *world) {
+				w.times = agent.Times{TTL: 4 * time.Hour, MaxTTL: 4 * time.Hour, Overlap: time.Minute, Check: 10 * time.Second}
+				l := w.run()
+				w.published(time.Second)
+				w.server.Fail(balenatest.Fault{Kind: kind, Status: http.StatusServiceUnavailable})
+				w.sleep(3 * time.Hour)
+				w.server.DeleteKey(w.server.Live()[0].ID)
+				w.server.Heal()
+				w.published(100 * time.Second)
+				w.sleep(time.Minute)
+				l.endWell()
+			})
+		})
+	}
+}
+
+// TestAMachineThatSleptThroughAnOutage wakes to an expired key and a server that is well.
+func TestAMachineThatSleptThroughAnOutage(t *testing.T) {
+	inWorld(t, balenatest.Options{}, func(w *world) {
+		var asleep atomic.Int64
+		w.wall = func() time.Time { return time.Now().Add(time.Duration(asleep.Load())) }
+		w.times = agent.Times{TTL: 4 * time.Hour, MaxTTL: 24 * time.Hour, Overlap: time.Minute, Check: 5 * time.Minute}
+		l := w.run()
+		w.published(time.Second)
+		w.sleep(2 * time.Hour)
+		w.server.SetRestarting(true)
+		w.sleep(50 * time.Minute)
+		asleep.Store(int64(4 * time.Hour))
+		w.server.ShiftClock(4 * time.Hour)
+		w.server.SetRestarting(false)
+		w.published(90 * time.Second)
+		w.sleep(time.Minute)
+		l.endWell()
+	})
+}
+
+// TestStopOverASlowLink needs several requests, each of which takes its time.
+func TestStopOverASlowLink(t *testing.T) {
+	for _, delay := range []time.Duration{300 * time.Millisecond, 900 * time.Millisecond, 1300 * time.Millisecond, 2 * time.Second} {
+		t.Run(delay.String(), func(t *testing.T) {
+			inWorld(t, balenatest.Options{}, func(w *world) {
+				l := w.run()
+				w.published(time.Second)
+				w.server.Fail(balenatest.Fault{Pass: true, After: true, Delay: delay})
+				if took, err := l.end(); err != nil || took > 7*time.Second {
+					t.Errorf("%v after %v", err, took)
+				}
+				w.wantLive(0)
+			})
+		})
+	}
+}
+
+// TestOneWrongAnswerAtTheStop comes from a load balancer, and the rest of the budget is there.
+func TestOneWrongAnswerAtTheStop(t *testing.T) {
+	for _, kind := range []string{"find", "revoke"} {
+		for _, status := range []int{302, 400, 403, 404, 500} {
+			t.Run(fmt.Sprint(kind, status), func(t *testing.T) {
+				inWorld(t, balenatest.Options{}, func(w *world) {
+					l := w.run()
+					w.published(time.Second)
+					w.sleep(time.Minute)
+					w.server.Fail(balenatest.Fault{Kind: kind, Status: status, Times: 1})
+					l.endWell()
+				})
+			})
+		}
+	}
+}
+
+// TestAStaleJournalProvesNoDeath has a journal that missed an extension, and one failure.
+func TestAStaleJournalProvesNoDeath(t *testing.T) {
+	inWorld(t, balenatest.Options{}, func(w *world) {
+		w.onDisk = true // so that the next start revokes instead of adopting
+		l := w.run()
+		w.published(time.Second)
+		journal := filepath.Join(w.dir, ".injector", "journal.json")
+		old, err := os.ReadFile(journal)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.sleep(80 * time.Minute)
+		l.handOver()
+		if err := os.WriteFile(journal, old, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w.server.Fail(balenatest.Fault{Kind: "revoke", Status: 500, Times: 1})
+		l = w.run()
+		w.sleep(10 * time.Minute)
+		w.wantLive(1)
 		l.endWell()
 	})
 }

@@ -15,19 +15,30 @@ type streak struct {
 	dry      int // tries that our own request budget ended
 	class    key.Class
 	last     time.Duration // when it failed last, on the monotonic clock
-	until    time.Duration // when it is due again; a pause is not shortened by setting a clock
+	asked    time.Duration // until when the server, our budget or a refusal wants it to wait
+	until    time.Duration // when it is due again by our own back-off; setting a clock does not shorten it
 	err      error
 	since    instant
 }
 
 // budgetIn returns how long a step that failed must wait for the request budget. It leaves the
-// reserve at first, and after a while what the shortest way to a good key takes.
-func (a *Agent) budgetIn(s *streak, now instant) time.Duration {
+// reserve at first, and after a while what the shortest way to a good key takes; but asking over
+// and over whether the key is well always leaves what is needed if it is not.
+func (a *Agent) budgetIn(k kind, s *streak, now instant) time.Duration {
 	if s.failures == 0 {
 		return 0
 	}
+	if k == check && a.calm() {
+		return a.cfg.Budget.untilHas(reserve + 1)
+	}
 	rested := s.last + reserveAfter - now.mono
 	return min(a.cfg.Budget.untilHas(reserve+1), max(rested, a.cfg.Budget.untilHas(shortestWay)))
+}
+
+// due is when a step is to be tried again, on the monotonic clock. A pause that was chosen while
+// the app's key was well is cut short when the key is not well any more.
+func (a *Agent) due(k kind, s *streak) time.Duration {
+	return max(s.asked, min(s.until, s.last+a.longestPause(k, s.class)))
 }
 
 // prune forgets failures of steps that are not to be taken any more.
@@ -46,7 +57,7 @@ const patience = 5 * time.Minute
 // urgent tells whether an app's token depends on the step.
 func (k kind) urgent() bool {
 	switch k {
-	case find, check, tend, retire, label:
+	case find, check, tend, retire, label, rewrite:
 		return false
 	}
 	return true
@@ -55,7 +66,7 @@ func (k kind) urgent() bool {
 // struggling tells whether an urgent step fails because of the server.
 func (a *Agent) struggling() bool {
 	for s, row := range a.steps {
-		if s.kind.urgent() && (row.class == key.Outage || row.class == key.Ambiguous || row.class == key.Busy) {
+		if s.kind.urgent() && weather(row.class) {
 			return true
 		}
 	}
@@ -81,7 +92,8 @@ func (a *Agent) note(ctx context.Context, s step, err error) {
 		a.steps[s] = old
 	}
 	class, wait := key.ClassOf(err)
-	if _, paused := errors.AsType[*pausedError](err); !paused && class == key.Busy && a.cfg.Budget.untilHas(1) > 0 {
+	_, paused := errors.AsType[*pausedError](err)
+	if !paused && class == key.Busy && a.cfg.Budget.untilHas(1) > 0 {
 		// Our own budget, and no failure. A step of several requests needs as many at once.
 		old.dry++
 		old.class, old.err = class, err
@@ -89,20 +101,51 @@ func (a *Agent) note(ctx context.Context, s step, err error) {
 		if !s.kind.urgent() {
 			need = reserve + 1
 		}
-		old.until = now.mono + a.cfg.Budget.untilHas(need)
+		old.asked = now.mono + a.cfg.Budget.untilHas(need)
 		a.log.Debug("not now: could not "+string(s.kind), "error", err)
 		return
 	}
 	first := old.failures == 0 || old.class != class
 	old.failures++
 	old.class, old.err = class, err
-	left := a.cfg.Times.TTL
-	if a.current != nil {
-		left = a.left(a.current, now)
+	tries := old.failures
+	u := a.cfg.Random()
+	asked, own := askedFor(class, wait, u), retryPause(tries, a.longestPause(s.kind, class), u)
+	if paused {
+		own = 0
 	}
-	pause := pauseFor(class, wait, old.failures, left, a.cfg.Random())
-	old.last, old.until = now.mono, now.mono+pause
-	a.logFailure(s, err, pause, first)
+	old.last, old.asked, old.until = now.mono, now.mono+asked, now.mono+own
+	a.logFailure(s, err, max(asked, own), first)
+}
+
+// longestPause is the cap on the pause of a step after a failure of that class.
+func (a *Agent) longestPause(k kind, class key.Class) time.Duration {
+	c := a.current
+	if c == nil {
+		return retryCap(a.cfg.Times.TTL, false)
+	}
+	return retryCap(a.left(c, a.clock.now()), a.calm() && k.canWait() && weather(class))
+}
+
+// weather tells whether a failure of that class is the server's, and many agents may have it.
+func weather(class key.Class) bool {
+	return class == key.Outage || class == key.Busy || class == key.Ambiguous
+}
+
+// calm tells whether the app's key is well, as far as is known, and nobody waits for a step.
+func (a *Agent) calm() bool {
+	c := a.current
+	return !a.hurried && c != nil && c.verified && !c.dead && c.refused == nil && a.left(c, a.clock.now()) > 0
+}
+
+// canWait tells whether a step can be late without anybody noticing while the key is well. Asking
+// whether it is well cannot.
+func (k kind) canWait() bool {
+	switch k {
+	case draft, settle, extend, retire, tend:
+		return true
+	}
+	return false
 }
 
 // rest makes a step that was not tried itself wait as if it had failed.
@@ -115,8 +158,8 @@ func (a *Agent) rest(k kind, err error) {
 	}
 	row.failures++
 	row.class, row.err, row.last = key.Wrong, err, a.clock.now().mono
-	pause := retryPause(row.failures, a.cfg.Times.TTL, a.cfg.Random())
-	row.until = row.last + pause
+	pause := retryPause(row.failures, retryCap(a.cfg.Times.TTL, false), a.cfg.Random())
+	row.asked = row.last + pause
 	a.logFailure(s, err, pause, row.failures == 1)
 }
 
@@ -149,10 +192,11 @@ func (a *Agent) logFailure(s step, err error, pause time.Duration, first bool) {
 	a.log.Warn("could not "+string(s.kind), args...)
 }
 
-// forgiveRefusals makes steps due that rest because of the credential.
-func (a *Agent) forgiveRefusals() {
+// forgive makes steps due that rest because of the credential or of the outputs.
+func (a *Agent) forgive() {
+	a.repairPause = 0
 	for s, row := range a.steps {
-		if row.class == key.Refused || row.class == key.FreshLogin {
+		if row.class == key.Refused || row.class == key.FreshLogin || s.kind == publish || s.kind == repair || s.kind == label {
 			delete(a.steps, s)
 		}
 	}

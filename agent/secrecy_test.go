@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/balena-injector/injector/balena/balenatest"
+	"github.com/balena-injector/injector/internal/tally"
 )
 
 // forms are the ways in which a secret could be shown.
@@ -54,8 +55,10 @@ func TestNoSecretInTheLog(t *testing.T) {
 				}
 				secrets = append(secrets, w.server.Bearers()...)
 				for _, secret := range secrets {
+					tally.Add("secrets looked for", 1)
 					for _, form := range forms(secret) {
 						if strings.Contains(shown.String(), form) {
+							tally.Add("secrets seen", 1)
 							t.Errorf("%.6s… is shown", secret)
 						}
 					}

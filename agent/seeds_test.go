@@ -6,7 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/balena-injector/injector/agent"
 	"github.com/balena-injector/injector/balena/balenatest"
+	"github.com/balena-injector/injector/internal/tally"
 )
 
 var (
@@ -37,6 +39,35 @@ func TestDaysOfRandomFailures(t *testing.T) {
 	t.Logf("%d seeds of %d virtual days", seeds, days)
 }
 
+// wantKnown checks that at most two keys are live, and that the agent knows each of them.
+func (l *life) wantKnown() {
+	l.w.t.Helper()
+	s := l.agent.Status()
+	known := map[string]bool{}
+	for _, k := range append(append([]agent.KeyStatus{}, s.Old...), deref(s.Key, s.Coming)...) {
+		known[k.Name] = true
+	}
+	live := l.w.server.Live()
+	for _, k := range live {
+		if !known[k.Name] {
+			tally.Add("keys leaked", 1)
+			l.w.t.Fatalf("%s is live, and the agent does not know it", k.Name)
+		}
+	}
+	if len(live) > 2 {
+		l.w.t.Fatalf("%d keys are live", len(live))
+	}
+}
+
+func deref(keys ...*agent.KeyStatus) (list []agent.KeyStatus) {
+	for _, k := range keys {
+		if k != nil {
+			list = append(list, *k)
+		}
+	}
+	return list
+}
+
 func randomDays(t *testing.T, seed uint64, days int) {
 	inWorld(t, balenatest.Options{}, func(w *world) {
 		defer func() {
@@ -60,9 +91,7 @@ func randomDays(t *testing.T, seed uint64, days int) {
 		for range days * 24 * 60 {
 			w.sleep(time.Minute)
 			w.wantGood()
-			if n := len(w.server.Live()); n > 2 {
-				w.t.Fatalf("%d keys are live", n)
-			}
+			l.wantKnown()
 			if t.Failed() {
 				break
 			}

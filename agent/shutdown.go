@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// shutdownTry is how long one try of a request may take while stopping, so that a lost
-	// packet does not cost the whole budget.
+	// shutdownTry is how long one request may take while stopping, so that a lost packet does not
+	// cost the whole budget.
 	shutdownTry = 2500 * time.Millisecond
 	// shutdownPause lies between the first two tries; it doubles up to maxShutdownPause.
 	shutdownPause    = 200 * time.Millisecond
@@ -56,6 +56,7 @@ func (a *Agent) shutdownBut(kept *holding) error {
 	ctx, cancel := context.WithTimeout(a.kill, a.shutdownBudget())
 	defer cancel()
 	a.cfg.Budget.Open()
+	a.cfg.Issuer.Hurry(shutdownTry)
 	var group sync.WaitGroup
 	for _, h := range a.all() {
 		if h != kept {
@@ -94,7 +95,7 @@ func (a *Agent) end(ctx context.Context, h *holding) {
 		case class == key.Unrevocable:
 			h.forever = true
 			return
-		case class == key.Refused || class == key.FreshLogin || class == key.Wrong:
+		case class == key.Refused || class == key.FreshLogin:
 			h.failure = err
 			a.log.Error("a key could not be revoked", append(h.attrs(), "error", err)...)
 			return
@@ -111,8 +112,6 @@ func (a *Agent) end(ctx context.Context, h *holding) {
 }
 
 func (a *Agent) tryEnd(ctx context.Context, h *holding) error {
-	ctx, cancel := context.WithTimeout(ctx, shutdownTry)
-	defer cancel()
 	if h.rec.State == minting {
 		if never, err := a.settleEnd(ctx, h); never || err != nil {
 			return err

@@ -6,53 +6,65 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/balena-injector/injector/internal/rootdir"
 )
 
-// StateDir is the directory that holds an agent's journal and lock. Only its owner may enter.
+// StateDir is the directory that holds an agent's journal and lock. Only its owner may enter. It is
+// safe for concurrent use.
 type StateDir struct {
-	*rootdir.Dir
+	path         string
+	mu           sync.Mutex
+	dir          *rootdir.Dir
 	keepsSecrets bool
 	lock         *os.File
+	renewed      func() // told of another directory at the path
+	renewals     int    // how often there was one
+	following    sync.Mutex
 }
 
 // ErrLocked is returned when another agent works in a state directory.
 var ErrLocked = errors.New("another injector works in this state directory")
 
 const (
-	journalFile = "journal.json"
-	lockFile    = "lock"
-	lockPoll    = 100 * time.Millisecond
+	lockFile = "lock"
+	lockPoll = 100 * time.Millisecond
 )
 
 // OpenStateDir opens the directory, and makes it (0700) if it does not exist yet. It refuses one
 // that belongs to somebody else or that others may enter.
 func OpenStateDir(path string) (*StateDir, error) {
-	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("make the state directory %s: %w", path, errors.Unwrap(err))
-	}
-	link, err := os.Lstat(path)
+	dir, memory, err := openStateDir(path)
 	if err != nil {
 		return nil, err
 	}
+	return &StateDir{path: path, dir: dir, keepsSecrets: memory}, nil
+}
+
+func openStateDir(path string) (dir *rootdir.Dir, memory bool, err error) {
+	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, false, fmt.Errorf("make the state directory %s: %w", path, errors.Unwrap(err))
+	}
+	link, err := os.Lstat(path)
+	if err != nil {
+		return nil, false, err
+	}
 	if !link.IsDir() {
-		return nil, fmt.Errorf("the state directory %s is no directory", path)
+		return nil, false, fmt.Errorf("the state directory %s is no directory", path)
 	}
 	if stat, ok := link.Sys().(*syscall.Stat_t); ok && int(stat.Uid) != os.Getuid() {
-		return nil, notOurs(path, stat.Uid)
+		return nil, false, notOurs(path, stat.Uid)
 	}
-	dir, err := rootdir.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("the state directory: %w", err)
+	if dir, err = rootdir.Open(path); err != nil {
+		return nil, false, fmt.Errorf("the state directory: %w", err)
 	}
-	memory, err := checkStateDir(dir, link)
-	if err != nil {
-		return nil, errors.Join(err, dir.Close())
+	if memory, err = checkStateDir(dir, link); err != nil {
+		return nil, false, errors.Join(err, dir.Close())
 	}
-	return &StateDir{Dir: dir, keepsSecrets: memory}, nil
+	return dir, memory, nil
 }
 
 // checkStateDir looks at the directory that was opened, not at what its path leads to by now,
@@ -70,7 +82,7 @@ func checkStateDir(dir *rootdir.Dir, link fs.FileInfo) (memory bool, err error) 
 	case ok && int(stat.Uid) != os.Getuid():
 		return false, notOurs(path, stat.Uid)
 	case info.Mode().Perm()&0o077 != 0: // the setgid bit that a Kubernetes fsGroup sets is no harm
-		return false, fmt.Errorf("the state directory %s is open to others (mode %04o): chmod 0700 it", path, info.Mode().Perm())
+		return false, fmt.Errorf("the state directory %s is open to others (mode %04o): give a directory of its own, or chmod 0700 it if it is one", path, info.Mode().Perm())
 	}
 	return dir.InMemory()
 }
@@ -79,27 +91,113 @@ func notOurs(path string, owner uint32) error {
 	return fmt.Errorf("the state directory %s belongs to user %d and this is user %d: run as that user, remove it, or set another INJECTOR_STATE_DIR", path, owner, os.Getuid())
 }
 
+// Path is where the directory is.
+func (s *StateDir) Path() string { return s.path }
+
+// Root is the open directory, as long as the path leads to it.
+func (s *StateDir) Root() *os.Root { return s.current().Root() }
+
+func (s *StateDir) current() *rootdir.Dir {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.dir
+}
+
 // KeepsSecrets tells whether the journal may hold live secrets: only in memory.
-func (s *StateDir) KeepsSecrets() bool { return s.keepsSecrets }
+func (s *StateDir) KeepsSecrets() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.keepsSecrets
+}
+
+// OnRenewal calls f whenever another directory was opened at the path: see Follow.
+func (s *StateDir) OnRenewal(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.renewed = f
+}
+
+// Read returns the bytes of a file of at most limit bytes.
+func (s *StateDir) Read(name string, limit int) ([]byte, error) { return s.current().Read(name, limit) }
+
+// Sweep removes what an earlier process left half written of a file.
+func (s *StateDir) Sweep(name string) error { return s.current().Sweep(name) }
+
+// Replace makes a file hold data.
+func (s *StateDir) Replace(name string, data []byte, mode fs.FileMode) error {
+	return s.current().Replace(name, data, mode, rootdir.Keep)
+}
+
+// Follow sees to it that the open directory is the one at the path. If the volume was mounted again
+// or somebody removed the directory, it opens (and makes) what is there and locks it: a journal that
+// nobody would find is no record. The old one stays open: others may be using it. It returns how often
+// there was another directory; each time all journals must be written again.
+func (s *StateDir) Follow() (renewals int, err error) {
+	s.following.Lock()
+	defer s.following.Unlock()
+	if s.current().Moved() {
+		err = s.renew()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.renewals, err
+}
+
+func (s *StateDir) renew() error {
+	dir, memory, err := openStateDir(s.path)
+	if err != nil {
+		return fmt.Errorf("the state directory was removed or is another one now: %w", err)
+	}
+	s.mu.Lock()
+	locked := s.lock != nil
+	s.mu.Unlock()
+	var lock *os.File
+	if locked {
+		if lock, err = tryLock(dir); err != nil {
+			return errors.Join(err, dir.Close())
+		}
+	}
+	s.mu.Lock()
+	if s.lock != nil {
+		_ = s.lock.Close()
+	}
+	s.dir, s.lock, s.keepsSecrets = dir, lock, memory
+	s.renewals++
+	renewed := s.renewed
+	s.mu.Unlock()
+	if renewed != nil {
+		renewed()
+	}
+	return nil
+}
 
 // TryLock keeps other agents out until Close. It returns ErrLocked if one is in.
 func (s *StateDir) TryLock() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.lock != nil {
 		return nil
 	}
-	f, err := s.Root().OpenFile(lockFile, os.O_RDWR|os.O_CREATE, 0o600)
+	lock, err := tryLock(s.dir)
+	if err == nil {
+		s.lock = lock
+	}
+	return err
+}
+
+func tryLock(dir *rootdir.Dir) (*os.File, error) {
+	f, err := dir.Root().OpenFile(lockFile, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		_ = f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return fmt.Errorf("%w: %s", ErrLocked, s.Path())
+			return nil, fmt.Errorf("%w: %s", ErrLocked, dir.Path())
 		}
-		return err
+		return nil, err
 	}
-	s.lock = f
-	return nil
+	return f, nil
 }
 
 // Lock is TryLock, trying again until ctx is done.
@@ -121,31 +219,40 @@ func (s *StateDir) Lock(ctx context.Context) error {
 
 // Close releases the lock and the directory.
 func (s *StateDir) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	var err error
 	if s.lock != nil {
 		err = s.lock.Close()
 		s.lock = nil
 	}
-	return errors.Join(err, s.Dir.Close())
+	return errors.Join(err, s.dir.Close())
 }
 
 // File is one file of the state directory that others keep their notes in (a balena.Store).
-func (s *StateDir) File(name string) *File { return NewFile(s.Dir, name) }
+func (s *StateDir) File(name string) *File {
+	return &File{name, s.Read, s.Replace}
+}
 
 // NewFile returns the file of that name in dir. It need not exist.
-func NewFile(dir *rootdir.Dir, name string) *File { return &File{dir, name} }
+func NewFile(dir *rootdir.Dir, name string) *File {
+	return &File{name, dir.Read, func(name string, data []byte, mode fs.FileMode) error {
+		return dir.Replace(name, data, mode, rootdir.Keep)
+	}}
+}
 
 // File is a small private file.
 type File struct {
-	dir  *rootdir.Dir
-	name string
+	name    string
+	read    func(name string, limit int) ([]byte, error)
+	replace func(name string, data []byte, mode fs.FileMode) error
 }
 
 const maxFile = 64 << 10
 
 // Load returns the file's bytes, nil without an error if there is no file.
 func (f *File) Load() ([]byte, error) {
-	data, err := f.dir.Read(f.name, maxFile)
+	data, err := f.read(f.name, maxFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -153,4 +260,4 @@ func (f *File) Load() ([]byte, error) {
 }
 
 // Save replaces the file.
-func (f *File) Save(data []byte) error { return f.dir.Replace(f.name, data, 0o600, rootdir.Keep) }
+func (f *File) Save(data []byte) error { return f.replace(f.name, data, 0o600) }

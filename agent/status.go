@@ -98,8 +98,9 @@ func (a *Agent) Ready() (bool, string) {
 		return false, "no key yet"
 	case until(a.clock.now(), s.deadline) <= 0:
 		return false, "the key has expired"
-	case !a.cfg.Publisher.Intact(*s.shown):
-		return false, "an output is missing or is not what was written"
+	}
+	if err := a.cfg.Publisher.Intact(*s.shown); err != nil {
+		return false, err.Error()
 	}
 	return true, ""
 }
@@ -181,7 +182,7 @@ func (a *Agent) troubles(now instant) []Trouble {
 	var list []Trouble
 	for s, row := range a.steps {
 		t := Trouble{Step: string(s.kind), Class: row.class.String(), Error: row.err.Error(), Failures: row.failures,
-			Since: row.since.wall, NextTry: now.wall.Add(row.until - now.mono)}
+			Since: row.since.wall, NextTry: now.wall.Add(a.due(s.kind, row) - now.mono)}
 		if a.cfg.Advise != nil {
 			t.Fix = a.cfg.Advise(row.err)
 		}

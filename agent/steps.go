@@ -19,7 +19,8 @@ const (
 	extend   kind = "extend the key"
 	check    kind = "check that the key lives"
 	repair   kind = "write the outputs again"
-	label    kind = "write the expiry beside the outputs"
+	label    kind = "bring expiry and id in the outputs up to date"
+	rewrite  kind = "write the journal"
 	retire   kind = "revoke an old key"
 	tend     kind = "look after the session"
 )
@@ -42,11 +43,11 @@ func (a *Agent) next(now instant) (task, time.Duration) {
 	best := task{in: maxSleep}
 	tasks := a.tasks(now)
 	a.prune(tasks)
-	struggling := a.struggling()
+	struggling, calm := a.struggling(), a.calm()
 	for _, t := range tasks {
 		if s := a.steps[t.step]; s != nil {
-			t.in = max(t.in, s.until-now.mono, a.budgetIn(s, now))
-			if struggling && !t.kind.urgent() {
+			t.in = max(t.in, a.due(t.kind, s)-now.mono, a.budgetIn(t.kind, s, now))
+			if struggling && !t.kind.urgent() && !calm {
 				t.in = max(t.in, s.last+patience-now.mono)
 			}
 		}
@@ -88,6 +89,9 @@ func (a *Agent) tasks(now instant) []task {
 			list = append(list, task{step{retire, h.rec.Name}, a.retireIn(h, now), func(ctx context.Context) error { return a.revoke(ctx, h) }})
 		}
 	}
+	if a.unsaved {
+		add(rewrite, 0, func(context.Context) error { return a.save() })
+	}
 	if in, ok := a.mintIn(now); ok {
 		add(draft, in, a.draft)
 	}
@@ -117,8 +121,8 @@ func (a *Agent) currentTasks(now instant) []task {
 		add(confirm, 0, a.check)
 		return list
 	}
-	if a.successor == nil && !a.cfg.Publisher.Intact(a.publication(c)) {
-		add(repair, until(now, a.repaired.add(a.repairPause)), a.repair)
+	if a.successor == nil && a.cfg.Publisher.Intact(a.publication(c)) != nil {
+		add(repair, a.repairIn(now), a.repair)
 	}
 	if a.unlabeled {
 		add(label, 0, a.label)
@@ -133,12 +137,23 @@ func (a *Agent) currentTasks(now instant) []task {
 	return list
 }
 
+// repairIn spaces repairs: somebody may keep changing the outputs.
+func (a *Agent) repairIn(now instant) time.Duration {
+	if a.repairPause == 0 {
+		return 0
+	}
+	return until(now, a.repaired.add(a.repairPause))
+}
+
 // extendIn returns how long it is until c must be extended or replaced.
 func (a *Agent) extendIn(c *holding, now instant) time.Duration {
 	if a.left(c, now) > a.cfg.Times.TTL+2*slack && !c.stuck {
 		return 0 // of a longer TTL, or without an end: what nobody can revoke must die within this one
 	}
 	in := until(now, a.extendAt(c))
+	if a.renewNow {
+		in = min(in, 0)
+	}
 	if c.vanishedAt != nil {
 		in = max(in, until(now, c.vanishedAt.add(settlePause)))
 	}
@@ -180,7 +195,7 @@ func (a *Agent) mintIn(now instant) (time.Duration, bool) {
 	case !c.verified:
 		return 0, false
 	case c.stuck:
-		in = until(now, a.extendAt(c))
+		in = a.extendIn(c, now)
 	case c.overdue:
 		in = 0
 	case a.cfg.Times.tooOld(a.age(c) + max(0, a.extendIn(c, now))):

@@ -53,25 +53,30 @@ func (t Times) extensionsLeft(age, step time.Duration) int {
 }
 
 // retryCap is the longest pause between two tries of a step, for a key with that much life left.
-func retryCap(left time.Duration) time.Duration {
+// While the app's key is well (calm), nobody waits for the step: the pauses grow with what is
+// left, so that the agents that one outage stopped do not come back within the same minute.
+func retryCap(left time.Duration, calm bool) time.Duration {
 	if left <= 0 {
 		return time.Minute
 	}
-	return min(time.Minute, max(20*time.Second, left/8))
+	c := min(time.Minute, max(20*time.Second, left/8))
+	if calm {
+		c = max(c, min(10*time.Minute, left/5))
+	}
+	return c
 }
 
 // retryPause returns how long to wait after the nth failure in a row (n from 1): uniform in
 // [c/2, c] for u in [0, 1), with c doubling from 1 s up to the cap.
-func retryPause(n int, left time.Duration, u float64) time.Duration {
-	c := retryCap(left)
-	if n < 7 {
-		c = min(c, time.Second<<(n-1))
-	}
+func retryPause(n int, limit time.Duration, u float64) time.Duration {
+	c := min(limit, time.Second<<min(n-1, 10))
 	return c/2 + time.Duration(u*float64(c/2))
 }
 
-// pauseFor returns how long a step rests after a failure of that class.
-func pauseFor(class key.Class, wait time.Duration, n int, left time.Duration, u float64) time.Duration {
+// askedFor returns how long a step must rest after a failure of that class, however much is in a
+// hurry: what the server asked for, with some jitter, and an hour for a refused credential. A step
+// rests for its own retryPause, too, so that who is asked to wait again and again waits longer.
+func askedFor(class key.Class, wait time.Duration, u float64) time.Duration {
 	switch {
 	case class == key.Busy, class == key.Ambiguous && wait > 0:
 		return wait + time.Duration(u*float64(min(time.Minute, wait)))
@@ -80,7 +85,7 @@ func pauseFor(class key.Class, wait time.Duration, n int, left time.Duration, u 
 	case class == key.Refused, class == key.FreshLogin:
 		return refusedPause
 	}
-	return retryPause(n, left, u)
+	return 0
 }
 
 // replacementGap is how long after an unplanned mint the next one may come. It doubles, up to

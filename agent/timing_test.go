@@ -58,27 +58,33 @@ func TestRetryPause(t *testing.T) {
 	for _, c := range []struct {
 		n        int
 		left     time.Duration
+		calm     bool // the app's key is well
 		min, max time.Duration
 	}{
-		{1, time.Hour, 500 * time.Millisecond, time.Second},
-		{2, time.Hour, time.Second, 2 * time.Second},
-		{5, time.Hour, 8 * time.Second, 16 * time.Second},
-		{6, time.Hour, 16 * time.Second, 32 * time.Second},
-		{7, time.Hour, 30 * time.Second, time.Minute},
-		{1000, time.Hour, 30 * time.Second, time.Minute},
-		{1000, 5 * time.Minute, 18750 * time.Millisecond, 37500 * time.Millisecond}, // an eighth of what is left
-		{1000, time.Minute, 10 * time.Second, 20 * time.Second},
-		{1000, 0, 30 * time.Second, time.Minute}, // expired: nothing is in a hurry any more
-		{1000, -time.Hour, 30 * time.Second, time.Minute},
+		{1, time.Hour, false, 500 * time.Millisecond, time.Second},
+		{2, time.Hour, true, time.Second, 2 * time.Second},
+		{5, time.Hour, false, 8 * time.Second, 16 * time.Second},
+		{6, time.Hour, true, 16 * time.Second, 32 * time.Second},
+		{7, time.Hour, false, 30 * time.Second, time.Minute},
+		{1000, time.Hour, false, 30 * time.Second, time.Minute},
+		{1000, 5 * time.Minute, false, 18750 * time.Millisecond, 37500 * time.Millisecond}, // an eighth of what is left
+		{1000, time.Minute, true, 10 * time.Second, 20 * time.Second},
+		{1000, 0, false, 30 * time.Second, time.Minute}, // expired: nothing is in a hurry any more
+		{1000, -time.Hour, true, 30 * time.Second, time.Minute},
+		{8, time.Hour, true, 64 * time.Second, 128 * time.Second},
+		{1000, time.Hour, true, 5 * time.Minute, 10 * time.Minute},
+		{1000, 90 * 24 * time.Hour, true, 5 * time.Minute, 10 * time.Minute},
+		{1000, 20 * time.Minute, true, 2 * time.Minute, 4 * time.Minute}, // a fifth of what is left
 	} {
-		lo, hi := retryPause(c.n, c.left, 0), retryPause(c.n, c.left, 0.9999999)
+		limit := retryCap(c.left, c.calm)
+		lo, hi := retryPause(c.n, limit, 0), retryPause(c.n, limit, 0.9999999)
 		if lo != c.min || hi > c.max || hi < c.max-time.Millisecond {
-			t.Errorf("failure %d with %v left: %v to %v, not %v to %v", c.n, c.left, lo, hi, c.min, c.max)
+			t.Errorf("failure %d with %v left, calm %v: %v to %v, not %v to %v", c.n, c.left, c.calm, lo, hi, c.min, c.max)
 		}
 	}
 }
 
-func TestPauseFor(t *testing.T) {
+func TestAskedFor(t *testing.T) {
 	for _, c := range []struct {
 		class    key.Class
 		wait     time.Duration
@@ -90,11 +96,11 @@ func TestPauseFor(t *testing.T) {
 		{key.Refused, 0, time.Hour, time.Hour},
 		{key.Refused, 5 * time.Minute, 5 * time.Minute, 5 * time.Minute},
 		{key.FreshLogin, 0, time.Hour, time.Hour},
-		{key.Outage, 0, 500 * time.Millisecond, time.Second},
-		{key.Wrong, 0, 500 * time.Millisecond, time.Second},
-		{key.Unknown, 0, 500 * time.Millisecond, time.Second},
+		{key.Outage, 0, 0, 0},
+		{key.Wrong, 0, 0, 0},
+		{key.Unknown, 0, 0, 0},
 	} {
-		lo, hi := pauseFor(c.class, c.wait, 1, time.Hour, 0), pauseFor(c.class, c.wait, 1, time.Hour, 0.999999)
+		lo, hi := askedFor(c.class, c.wait, 0), askedFor(c.class, c.wait, 0.999999)
 		if lo < c.min || hi > c.max {
 			t.Errorf("%v with wait %v: %v to %v", c.class, c.wait, lo, hi)
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/balena-injector/injector/agent"
 	"github.com/balena-injector/injector/balena"
 	"github.com/balena-injector/injector/balena/balenatest"
+	"github.com/balena-injector/injector/internal/tally"
 	"github.com/balena-injector/injector/key"
 	"github.com/balena-injector/injector/render"
 )
@@ -47,7 +48,10 @@ type world struct {
 	random   func() float64
 	cache    *memory
 	refusals *memory
+	crowded  *memoryFile // one of many agents: what it publishes stays in memory, and nothing is logged
 }
+
+func TestMain(m *testing.M) { os.Exit(tally.Run(m)) }
 
 // inWorld runs f in a bubble of virtual time, with a server of those rules.
 func inWorld(t *testing.T, opts balenatest.Options, f func(w *world)) {
@@ -68,7 +72,9 @@ func inWorld(t *testing.T, opts balenatest.Options, f func(w *world)) {
 				t.Error("the log shows a credential")
 			}
 		})
+		began := time.Now()
 		f(w)
+		tally.Add("virtual minutes", int(time.Since(began).Minutes()))
 		w.checkPace()
 	})
 }
@@ -115,7 +121,10 @@ func (w *world) begin(work func(a *agent.Agent, stop, kill context.Context) erro
 		w.t.Fatal(err)
 	}
 	agent.KeepSecrets(state, !w.onDisk)
-	if err := state.TryLock(); err != nil {
+	if w.crowded == nil {
+		err = state.TryLock()
+	}
+	if err != nil {
 		w.t.Fatal(err)
 	}
 	client, err := balena.NewClient(balena.Config{URL: w.url, Dial: w.dial})
@@ -137,15 +146,20 @@ func (w *world) begin(work func(a *agent.Agent, stop, kill context.Context) erro
 	}
 	budget := agent.NewBudget(w.times, w.kind != key.User)
 	issuer := balena.NewIssuer(account, balena.IssuerConfig{Kind: w.kind, Target: target, Gate: budget})
-	files := render.New(render.Config{Outputs: []render.Output{{Path: w.token(), Mode: 0o440, Owner: render.Keep}}, OnDisk: true})
-	a := agent.New(agent.Config{Issuer: issuer, Account: issuer, Publisher: files, State: state, Budget: budget, Times: w.times, Prefix: "test",
+	dirs := render.NewDirs(true)
+	files := render.New(render.Config{Outputs: []render.Output{{Path: w.token(), Mode: 0o440, Owner: render.Keep}}, Dirs: dirs})
+	var publisher agent.Publisher = files
+	if w.crowded != nil {
+		publisher, log = w.crowded, slog.New(slog.DiscardHandler)
+	}
+	a := agent.New(agent.Config{Issuer: issuer, Account: issuer, Publisher: publisher, State: state, Budget: budget, Times: w.times, Prefix: "test",
 		URL: w.url, Login: w.login, Kind: w.kind, Target: target.String(), InitTimeout: w.initTime, ShutdownDelay: w.delay, ShutdownTimeout: w.shutdown, KeepOnExit: w.keep, Log: log, Wall: w.wall, Random: w.random})
 	stop, end := context.WithCancelCause(context.Background())
 	kill, abandon := context.WithCancel(context.Background())
 	l := &life{w: w, agent: a, account: account, stop: end, kill: abandon, ended: make(chan error, 1)}
 	var once sync.Once
 	l.close = func() {
-		once.Do(func() { client.Close(); _ = files.Close(); _ = state.Close(); end(nil); abandon() })
+		once.Do(func() { client.Close(); _ = dirs.Close(); _ = state.Close(); end(nil); abandon() })
 	}
 	w.t.Cleanup(l.close)
 	go func() { l.ended <- work(a, stop, kill) }()
@@ -166,6 +180,7 @@ func (w *world) init() error {
 
 func (l *life) wait() error {
 	err := <-l.ended
+	tally.Add("rotations", int(l.agent.Status().Counts.Rotations))
 	l.close()
 	return err
 }
@@ -238,7 +253,9 @@ func (w *world) read() string {
 func (w *world) wantLive(n int) {
 	w.t.Helper()
 	w.server.Settle()
-	if live := w.server.Live(); len(live) != n {
+	live := w.server.Live()
+	tally.Add("keys leaked", max(0, len(live)-n))
+	if len(live) != n {
 		w.t.Errorf("%d keys are live, not %d: %+v", len(live), n, live)
 	}
 }
@@ -246,7 +263,9 @@ func (w *world) wantLive(n int) {
 // wantGood checks that the app reads a token that the server accepts.
 func (w *world) wantGood() {
 	w.t.Helper()
+	tally.Add("reads by apps", 1)
 	if token := w.read(); !w.server.Accepts(token) {
+		tally.Add("bad reads", 1)
 		w.t.Errorf("the app reads a token of %d bytes that the server refuses", len(token))
 	}
 }
@@ -263,7 +282,7 @@ func (w *world) wantCounts(want map[string]int) {
 // checkPace checks the hard limit: at most 40 requests in any 10 minutes, for schedules that do
 // not ask for more by themselves. The last seconds of a life are exempt.
 func (w *world) checkPace() {
-	if w.times.TTL < 10*time.Minute {
+	if w.times.TTL < 10*time.Minute || w.times.Check < time.Minute {
 		return
 	}
 	seen := w.server.Requests()

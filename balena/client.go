@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
@@ -65,6 +66,7 @@ type Client struct {
 	mu      sync.Mutex
 	held    map[bool]time.Time // until when the server wants no logins (true), and nothing else (false)
 	trouble time.Time          // when the server last was unwell
+	hurry   atomic.Int64       // how long a request may take at most, in ns; 0: as configured
 }
 
 // NewClient checks cfg and returns a client for it. It sends nothing. Errors say what is wrong
@@ -135,6 +137,10 @@ func pool(extra []byte) (*x509.CertPool, error) {
 	return roots, nil
 }
 
+// maxConns is how many requests of all keys are under way at once: a thousand keys that start
+// together wait in line instead of opening a thousand connections.
+const maxConns = 8
+
 func newTransport(roots *x509.CertPool, dial func(context.Context, string, string) (net.Conn, error)) *http.Transport {
 	if dial == nil {
 		dial = (&net.Dialer{Timeout: 10 * time.Second}).DialContext
@@ -147,8 +153,9 @@ func newTransport(roots *x509.CertPool, dial func(context.Context, string, strin
 		Protocols:           protocols,
 		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
 		TLSHandshakeTimeout: 10 * time.Second,
-		MaxIdleConns:        2,
-		MaxIdleConnsPerHost: 2,
+		MaxConnsPerHost:     maxConns,
+		MaxIdleConns:        maxConns,
+		MaxIdleConnsPerHost: maxConns,
 		IdleConnTimeout:     4 * time.Second, // Node servers end theirs after 5: do not race them
 		ReadBufferSize:      2 << 10,
 		WriteBufferSize:     2 << 10,
@@ -218,8 +225,16 @@ func (c *Client) do(ctx context.Context, r request) (*answer, error) {
 	return a, err
 }
 
+// timeout is how long one request may take.
+func (c *Client) timeout() time.Duration {
+	if hurry := time.Duration(c.hurry.Load()); hurry > 0 {
+		return min(hurry, c.cfg.Timeout)
+	}
+	return c.cfg.Timeout
+}
+
 func (c *Client) send(ctx context.Context, r *request) (*answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, c.timeout())
 	defer cancel()
 	touched := false
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { touched = true }})

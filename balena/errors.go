@@ -84,7 +84,9 @@ func quoted(body []byte, sent ...key.Secret) string {
 	return text
 }
 
-// oneLine puts single blanks where white space and unprintable characters are.
+// oneLine puts single blanks where white space, unprintable characters and bytes that are no text
+// are.
 func oneLine(text string) string {
+	text = strings.ToValidUTF8(text, " ")
 	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }), " ")
 }

@@ -42,8 +42,8 @@ func (a *Account) login(ctx context.Context, g Gate) error {
 	if err != nil {
 		return err
 	}
-	if wait := a.refused.wait(password, time.Now()); wait > 0 {
-		return a.tooManyRefusals(wait)
+	if wait, others := a.refused.wait(password, time.Now()); wait > 0 {
+		return a.tooManyRefusals(wait, others)
 	}
 	if wait := a.logins.wait(time.Now()); wait > 0 {
 		return &Error{Class: key.Busy, Op: "log in", Wait: wait, Reason: "too many logins without an answer that says why"}
@@ -98,7 +98,11 @@ func (a *Account) loginRefused(ctx context.Context, g Gate, r *request, ans *ans
 	return r.failure(key.Refused, ans, "the user name or the password is not accepted")
 }
 
-func (a *Account) tooManyRefusals(wait time.Duration) error {
+func (a *Account) tooManyRefusals(wait time.Duration, others bool) error {
+	if others {
+		return &Error{Class: key.Refused, Op: "log in", Wait: wait,
+			Reason: fmt.Sprintf("%d logins of this account were refused within the last hour, and ten lock it out: this password was not tried, and will be in %v", maxRefusals, wait.Round(time.Second))}
+	}
 	return &Error{Class: key.Refused, Op: "log in", Wait: wait,
 		Reason: fmt.Sprintf("this login was refused before, and ten refusals lock the account out: not tried again for %v", wait.Round(time.Second))}
 }

@@ -55,8 +55,9 @@ func (r *refusals) load() {
 	}
 }
 
-// wait returns how long a login with that password must wait, or 0.
-func (r *refusals) wait(password key.Secret, now time.Time) time.Duration {
+// wait returns how long a login with that password must wait, or 0, and whether that is because of
+// other passwords.
+func (r *refusals) wait(password key.Secret, now time.Time) (wait time.Duration, others bool) {
 	r.load()
 	r.forget(now)
 	account, hash := r.hash(""), r.hash(password.Reveal())
@@ -72,11 +73,11 @@ func (r *refusals) wait(password key.Secret, now time.Time) time.Duration {
 	}
 	switch {
 	case len(all) >= maxRefusals:
-		return all[len(all)-maxRefusals].Add(refusalMemory).Sub(now)
+		return all[len(all)-maxRefusals].Add(refusalMemory).Sub(now), len(same) < maxSame
 	case len(same) >= maxSame:
-		return same[len(same)-maxSame].Add(refusalMemory).Sub(now)
+		return same[len(same)-maxSame].Add(refusalMemory).Sub(now), false
 	}
-	return 0
+	return 0, false
 }
 
 // add remembers a refusal.

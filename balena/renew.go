@@ -25,8 +25,8 @@ func (a *Account) freshen(ctx context.Context, g Gate) error {
 	if err != nil {
 		return err
 	}
-	if wait := a.refused.wait(password, time.Now()); wait > 0 {
-		return a.tooManyRefusals(wait)
+	if wait, others := a.refused.wait(password, time.Now()); wait > 0 {
+		return a.tooManyRefusals(wait, others)
 	}
 	s, err := a.refresh(ctx, g, password)
 	if err == nil && s.fresh(now) {

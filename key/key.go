@@ -39,6 +39,7 @@ type Key struct {
 type Publication struct {
 	Generation int // 1 for the first key, one more for each that replaced it
 	Key        Key
+	Left       time.Duration // how much life it has from now
 }
 
 const (

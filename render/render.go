@@ -1,8 +1,9 @@
 // Package render turns a key into the bytes that apps read, and puts them into files.
 //
-// All outputs of one generation are rendered before the first is replaced. A file is replaced as
-// a whole, with its mode and owner from the first instant, and not at all when it would not
-// change. Beside each output lies a public OUTPUT.json that tells generation and expiry.
+// All outputs of one generation are rendered and written before the first is put in its place. A
+// file is replaced as a whole, with its mode and owner from the first instant, and not at all when
+// it would not change. Beside each output lies a public OUTPUT.json that tells generation and
+// expiry, and whether the outputs are being replaced at this moment.
 package render
 
 import (
@@ -11,6 +12,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,9 +28,11 @@ var Keep = rootdir.Keep
 
 // Output is one file that an app reads.
 type Output struct {
-	Path  string      // absolute
-	Mode  fs.FileMode // permission bits, such as 0440
-	Owner Owner       // Keep, or whom the file shall belong to
+	Path     string      // absolute
+	Mode     fs.FileMode // permission bits, such as 0440
+	Owner    Owner       // Keep, or whom the file shall belong to
+	Template *Template   // what is in it; nil: the secret's exact bytes
+	MakeDir  bool        // make its directory if that is missing
 }
 
 // infoMode is the mode of the OUTPUT.json files: they have nothing to hide.
@@ -36,87 +40,47 @@ const infoMode fs.FileMode = 0o444
 
 // Config says what to write.
 type Config struct {
-	Outputs []Output
-	OnDisk  bool // allow outputs on file systems that are not in memory
+	Outputs []Output // may be empty: then nothing is written
+	Dirs    *Dirs    // where; shared by the Files of several keys
+	About   About    // for templates
 }
 
 // Files writes the outputs of one key. It is safe for concurrent use.
 type Files struct {
-	cfg  Config
-	mu   sync.Mutex
-	dirs map[string]*rootdir.Dir
+	cfg Config
+
+	mu      sync.Mutex
+	shown   *key.Publication // what was published last in this process
+	bytes   [][]byte         // what that was, an element for each output
+	stale   bool             // a template has changed since
+	failed  error            // why the last Publish could not render
+	problem error            // why a template cannot be used
 }
 
 // New returns Files for cfg. It touches nothing.
-func New(cfg Config) *Files { return &Files{cfg: cfg, dirs: map[string]*rootdir.Dir{}} }
+func New(cfg Config) *Files { return &Files{cfg: cfg} }
 
-// Close closes what Files holds open. The outputs stay.
-func (f *Files) Close() error {
+// Prove tries out, without changing what apps see, that each output can be rendered, and written
+// where and as it shall be.
+func (f *Files) Prove() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var err error
-	for path, d := range f.dirs {
-		err = errors.Join(err, d.Close())
-		delete(f.dirs, path)
+	example := key.Draft("example", key.User, 1, time.Now())
+	example.ID = 1
+	if _, err := f.render(key.Publication{Generation: 1, Key: example}); err != nil {
+		return err
 	}
-	return err
-}
-
-// dir returns the open directory of an output, opening it again if the path leads elsewhere by
-// now. The caller holds mu.
-func (f *Files) dir(path string) (*rootdir.Dir, error) {
-	if d := f.dirs[path]; d != nil {
-		if !d.Moved() {
-			return d, nil
-		}
-		_ = d.Close()
-		delete(f.dirs, path)
-	}
-	d, err := rootdir.Open(path)
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("the output's directory %s does not exist: %s", path, mountHint(path))
-		}
-		return nil, fmt.Errorf("open the output's directory: %w", err)
-	}
-	if err := f.checkMemory(d); err != nil {
-		return nil, errors.Join(err, d.Close())
-	}
-	f.dirs[path] = d
-	return d, nil
-}
-
-func (f *Files) checkMemory(d *rootdir.Dir) error {
-	if f.cfg.OnDisk {
-		return nil
-	}
-	memory, err := d.InMemory()
-	if err == nil && !memory {
-		err = fmt.Errorf("%s is not in memory, and a key must not reach a disk: %s, or set INJECTOR_REQUIRE_TMPFS=false", d.Path(), mountHint(d.Path()))
-	}
-	return err
-}
-
-func mountHint(path string) string {
-	return fmt.Sprintf("mount a tmpfs there (mkdir -p %s && mount -t tmpfs tmpfs %s, docker run --tmpfs %s, a Compose volume with driver_opts type tmpfs, a Kubernetes emptyDir with medium: Memory)", path, path, path)
-}
-
-// Prove tries out, without changing what apps see, that each output can be written where and as
-// it shall be.
-func (f *Files) Prove() error {
 	return f.each(func(d *rootdir.Dir, path string, mode fs.FileMode, owner Owner) error {
 		return d.Try(filepath.Base(path), mode, owner)
 	})
 }
 
 // each calls do for every file: the outputs and what lies beside them. All are done, whatever
-// fails.
+// fails. The caller holds mu.
 func (f *Files) each(do func(d *rootdir.Dir, path string, mode fs.FileMode, owner Owner) error) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	var err error
 	for _, o := range f.cfg.Outputs {
-		d, e := f.dir(filepath.Dir(o.Path))
+		d, e := f.dir(o)
 		if e == nil {
 			e = errors.Join(do(d, o.Path, o.Mode, o.Owner), do(d, infoPath(o.Path), infoMode, o.Owner))
 		}
@@ -125,74 +89,216 @@ func (f *Files) each(do func(d *rootdir.Dir, path string, mode fs.FileMode, owne
 	return err
 }
 
-// Publish makes all outputs show p. If one cannot be rendered or written, the error says which;
-// those that were not replaced yet keep their last good bytes.
+// eachThere is each for the outputs whose directories exist.
+func (f *Files) eachThere(do func(d *rootdir.Dir, path string, mode fs.FileMode, owner Owner) error) error {
+	there := &Files{cfg: f.cfg}
+	there.cfg.Outputs = slices.DeleteFunc(slices.Clone(f.cfg.Outputs), func(o Output) bool {
+		_, err := f.cfg.Dirs.get(filepath.Dir(o.Path))
+		return errors.Is(err, fs.ErrNotExist)
+	})
+	return there.each(do)
+}
+
+func (f *Files) dir(o Output) (*rootdir.Dir, error) {
+	path := filepath.Dir(o.Path)
+	if o.MakeDir {
+		if err := f.cfg.Dirs.make(path, o.Owner); err != nil {
+			return nil, err
+		}
+	}
+	return f.cfg.Dirs.get(path)
+}
+
+// render returns the bytes of every output. The caller holds mu.
+func (f *Files) render(p key.Publication) ([][]byte, error) {
+	if f.problem != nil {
+		return nil, f.problem
+	}
+	if p.Key.Secret.IsZero() {
+		return nil, errors.New("there is no secret to publish") // never an empty file
+	}
+	view := f.cfg.About.view(p)
+	all := make([][]byte, len(f.cfg.Outputs))
+	for i, o := range f.cfg.Outputs {
+		if all[i] = []byte(view.Token); o.Template == nil {
+			continue // without a newline, which Go and Python clients would send along
+		}
+		var err error
+		if all[i], err = o.Template.render(view); err != nil {
+			return nil, fmt.Errorf("render %s: %w", o.Path, err)
+		}
+	}
+	return all, nil
+}
+
+// Publish makes all outputs show p. If one cannot be rendered or written, the error says which,
+// and all keep their last good bytes. Outputs that would not change are left alone.
 func (f *Files) Publish(p key.Publication) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if p.Key.Secret.IsZero() {
-		return errors.New("there is no secret to publish") // never an empty file
+	all, err := f.render(p)
+	if f.failed = err; err != nil {
+		return err
 	}
-	for _, o := range f.cfg.Outputs {
-		if err := f.replace(o.Path, raw(p), o.Mode, o.Owner); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// raw renders the secret alone: its exact bytes, without a newline, which Go and Python clients
-// would send along.
-func raw(p key.Publication) []byte { return []byte(p.Key.Secret.Reveal()) }
-
-func (f *Files) replace(path string, data []byte, mode fs.FileMode, owner Owner) error {
-	d, err := f.dir(filepath.Dir(path))
+	staged, err := f.stage(all)
 	if err != nil {
 		return err
 	}
-	if name := filepath.Base(path); !d.Holds(name, data, mode, owner) {
-		return d.Replace(name, data, mode, owner)
+	if len(f.cfg.Outputs) > 1 && len(staged) > 0 && (f.shown == nil || f.shown.Generation != p.Generation) {
+		if err := f.describe(p, true); err != nil {
+			return errors.Join(err, discard(staged))
+		}
 	}
+	for i, s := range staged {
+		if err := s.Commit(); err != nil {
+			return errors.Join(err, discard(staged[i+1:]))
+		}
+	}
+	f.shown, f.bytes, f.stale = &p, all, false
 	return nil
 }
 
-// Info is the content of an OUTPUT.json.
+// stage writes what has changed, beside the files that are there.
+func (f *Files) stage(all [][]byte) (staged []*rootdir.Staged, err error) {
+	for i, o := range f.cfg.Outputs {
+		d, err := f.dir(o)
+		if err != nil {
+			return nil, errors.Join(err, discard(staged))
+		}
+		name := filepath.Base(o.Path)
+		if d.Holds(name, all[i], o.Mode, o.Owner) {
+			continue
+		}
+		s, err := d.Stage(name, all[i], o.Mode, o.Owner)
+		if err != nil {
+			return nil, errors.Join(err, discard(staged))
+		}
+		staged = append(staged, s)
+	}
+	return staged, nil
+}
+
+func discard(staged []*rootdir.Staged) error {
+	var err error
+	for _, s := range staged {
+		err = errors.Join(err, s.Discard())
+	}
+	return err
+}
+
+// Info is the content of an OUTPUT.json. Who reads several outputs, and the same generation and
+// no Changing in the same OUTPUT.json before and after that, has read one generation.
 type Info struct {
 	Generation int       `json:"generation"` // 1 for the first key, one more for each that replaced it
 	Name       string    `json:"name"`       // the key's, as the dashboard shows it
 	Kind       key.Kind  `json:"kind"`
 	Expiry     time.Time `json:"expiry"` // by the server's clock; extensions move it
+	// SecondsLeft is how much life the key had when this was written: with the file's time it tells,
+	// whatever the clock says, whether it has expired.
+	SecondsLeft int64 `json:"seconds_left"`
+	Changing    bool  `json:"changing,omitempty"` // several outputs are being replaced at this moment
 }
 
 // Describe writes p's generation and expiry beside the outputs, which stay as they are.
 func (f *Files) Describe(p key.Publication) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	data, err := json.Marshal(Info{Generation: p.Generation, Name: p.Key.Name, Kind: p.Key.Kind, Expiry: p.Key.Expiry.UTC()})
+	return f.describe(p, false)
+}
+
+func (f *Files) describe(p key.Publication, changing bool) error {
+	data, err := json.Marshal(Info{Generation: p.Generation, Name: p.Key.Name, Kind: p.Key.Kind, Expiry: p.Key.Expiry.UTC(), SecondsLeft: int64(p.Left.Seconds()), Changing: changing})
 	for _, o := range f.cfg.Outputs {
-		err = errors.Join(err, f.replace(infoPath(o.Path), append(data, '\n'), infoMode, o.Owner))
+		err = errors.Join(err, f.writeInfo(o, append(data, '\n')))
 	}
 	return err
 }
 
-func infoPath(output string) string { return output + ".json" }
-
-// Intact tells whether every output is what Publish(p) wrote, at the path where apps look.
-func (f *Files) Intact(p key.Publication) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, o := range f.cfg.Outputs {
-		d, err := f.dir(filepath.Dir(o.Path))
-		if err != nil || !d.Holds(filepath.Base(o.Path), raw(p), o.Mode, o.Owner) {
-			return false
-		}
+func (f *Files) writeInfo(o Output, data []byte) error {
+	d, err := f.dir(o)
+	if err != nil {
+		return err
 	}
-	return true
+	if name := filepath.Base(infoPath(o.Path)); !d.Holds(name, data, infoMode, o.Owner) {
+		return d.Replace(name, data, infoMode, o.Owner)
+	}
+	return nil
 }
 
-// Remove removes all outputs and what lies beside them.
+func infoPath(output string) string { return output + ".json" }
+
+// errChanged is why outputs are not intact that somebody touched.
+var errChanged = errors.New("an output is missing or is not what was written")
+
+// errStale is why outputs are not intact whose template is another now.
+var errStale = errors.New("a template has changed, and its output not yet")
+
+// Intact returns nil if every output is what Publish(p) wrote, at the path where apps look; else
+// why not. An expiry that has moved since does not matter.
+func (f *Files) Intact(p key.Publication) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.problem != nil {
+		return f.problem
+	}
+	if f.stale && f.failed != nil {
+		return f.failed
+	}
+	if f.stale {
+		return errStale
+	}
+	all := f.bytes
+	if f.shown == nil || f.shown.Generation != p.Generation || !f.shown.Key.Secret.Equal(p.Key.Secret) {
+		var err error
+		if all, err = f.render(p); err != nil {
+			return err
+		}
+	}
+	for i, o := range f.cfg.Outputs {
+		d, err := f.dir(o)
+		if err != nil {
+			return err
+		}
+		if !d.Holds(filepath.Base(o.Path), all[i], o.Mode, o.Owner) {
+			return errChanged
+		}
+	}
+	return nil
+}
+
+// Reload reads the templates' files again. An error keeps the outputs as they are, and Intact and
+// Publish return it until a later Reload finds good templates.
+func (f *Files) Reload() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.problem = nil
+	for _, o := range f.cfg.Outputs {
+		if o.Template == nil {
+			continue
+		}
+		changed, err := o.Template.Load()
+		f.stale = f.stale || changed
+		f.problem = errors.Join(f.problem, err)
+	}
+	return f.problem
+}
+
+// Templates returns the files that templates come from, to be watched.
+func (f *Files) Templates() []string {
+	var list []string
+	for _, o := range f.cfg.Outputs {
+		if o.Template != nil && o.Template.Path() != "" {
+			list = append(list, o.Template.Path())
+		}
+	}
+	return list
+}
+
+// Remove removes all outputs and what lies beside them. Where a directory is not there, nothing is.
 func (f *Files) Remove() error {
-	return f.each(func(d *rootdir.Dir, path string, _ fs.FileMode, _ Owner) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.eachThere(func(d *rootdir.Dir, path string, _ fs.FileMode, _ Owner) error {
 		if err := d.Remove(filepath.Base(path)); err != nil {
 			return fmt.Errorf("remove %s: %w", path, errors.Unwrap(err))
 		}
@@ -202,6 +308,8 @@ func (f *Files) Remove() error {
 
 // Sweep removes what a process that was killed left half written. Nobody else may be writing.
 func (f *Files) Sweep() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	return f.each(func(d *rootdir.Dir, path string, _ fs.FileMode, _ Owner) error {
 		return d.Sweep(filepath.Base(path))
 	})

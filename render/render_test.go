@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,24 +15,33 @@ import (
 	"testing"
 	"time"
 
+	"github.com/balena-injector/injector/internal/tally"
 	"github.com/balena-injector/injector/key"
 )
+
+func TestMain(m *testing.M) { os.Exit(tally.Run(m)) }
 
 func publication(generation int) key.Publication {
 	return key.Publication{Generation: generation, Key: key.Draft("test", key.User, 1, time.Unix(2e9, 0))}
 }
 
+func newDirs(t *testing.T, onDisk bool) *Dirs {
+	t.Helper()
+	d := NewDirs(onDisk)
+	t.Cleanup(func() { _ = d.Close() })
+	return d
+}
+
 func newFiles(t *testing.T, outputs ...Output) *Files {
 	t.Helper()
-	f := New(Config{Outputs: outputs, OnDisk: true})
-	t.Cleanup(func() { _ = f.Close() })
+	f := New(Config{Outputs: outputs, Dirs: newDirs(t, true)})
 	return f
 }
 
 func TestPublishWritesExactBytes(t *testing.T) {
 	defer syscall.Umask(syscall.Umask(0o077))
 	path := filepath.Join(t.TempDir(), "token")
-	f := newFiles(t, Output{path, 0o444, Keep})
+	f := newFiles(t, Output{Path: path, Mode: 0o444, Owner: Keep})
 	p := publication(3)
 	if err := errors.Join(f.Prove(), f.Publish(p), f.Describe(p)); err != nil {
 		t.Fatal(err)
@@ -49,7 +59,7 @@ func TestPublishWritesExactBytes(t *testing.T) {
 	if strings.Contains(string(raw), p.Key.Secret.Reveal()) {
 		t.Error("the public file holds the secret")
 	}
-	if !f.Intact(p) || f.Intact(publication(3)) {
+	if f.Intact(p) != nil || f.Intact(publication(3)) == nil {
 		t.Error("Intact does not tell them apart")
 	}
 	before, _ := os.Stat(path)
@@ -72,7 +82,7 @@ func TestPublishWritesExactBytes(t *testing.T) {
 
 func TestAnAbsentSecretIsNeverPublished(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "token")
-	f := newFiles(t, Output{path, 0o440, Keep})
+	f := newFiles(t, Output{Path: path, Mode: 0o440, Owner: Keep})
 	if err := f.Publish(key.Publication{}); err == nil {
 		t.Error("an empty file was written")
 	}
@@ -82,7 +92,7 @@ func TestAnAbsentSecretIsNeverPublished(t *testing.T) {
 }
 
 func TestOutputsMustBeInMemory(t *testing.T) {
-	disk := New(Config{Outputs: []Output{{filepath.Join(t.TempDir(), "token"), 0o440, Keep}}})
+	disk := New(Config{Outputs: []Output{{Path: filepath.Join(t.TempDir(), "token"), Mode: 0o440, Owner: Keep}}, Dirs: newDirs(t, false)})
 	if err := disk.Prove(); err == nil || !strings.Contains(err.Error(), "not in memory") {
 		t.Errorf("got %v", err)
 	}
@@ -94,8 +104,7 @@ func TestOutputsMustBeInMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	memory := New(Config{Outputs: []Output{{filepath.Join(dir, "token"), 0o440, Keep}}})
-	defer func() { _ = memory.Close() }()
+	memory := New(Config{Outputs: []Output{{Path: filepath.Join(dir, "token"), Mode: 0o440, Owner: Keep}}, Dirs: newDirs(t, false)})
 	if err := memory.Prove(); err != nil {
 		t.Error(err)
 	}
@@ -106,7 +115,7 @@ func TestADirectoryThatWasReplaced(t *testing.T) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	f := newFiles(t, Output{filepath.Join(dir, "token"), 0o440, Keep})
+	f := newFiles(t, Output{Path: filepath.Join(dir, "token"), Mode: 0o440, Owner: Keep})
 	p := publication(1)
 	if err := f.Publish(p); err != nil {
 		t.Fatal(err)
@@ -114,10 +123,10 @@ func TestADirectoryThatWasReplaced(t *testing.T) {
 	if err := errors.Join(os.Rename(dir, dir+"-old"), os.Mkdir(dir, 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	if f.Intact(p) {
+	if f.Intact(p) == nil {
 		t.Error("the app looks at an empty directory")
 	}
-	if err := f.Publish(p); err != nil || !f.Intact(p) {
+	if err := f.Publish(p); err != nil || f.Intact(p) != nil {
 		t.Errorf("the new directory was not found: %v", err)
 	}
 	if err := errors.Join(os.RemoveAll(dir)); err != nil {
@@ -137,7 +146,7 @@ func TestReadersSeeWholeValues(t *testing.T) {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	path := filepath.Join(dir, "token")
-	f := newFiles(t, Output{path, 0o440, Keep})
+	f := newFiles(t, Output{Path: path, Mode: 0o440, Owner: Keep})
 	var known sync.Map
 	publish := func(n int) {
 		p := publication(n)
@@ -157,6 +166,7 @@ func TestReadersSeeWholeValues(t *testing.T) {
 				raw, err := os.ReadFile(path)
 				n, ok := known.Load(string(raw))
 				if err != nil || !ok || n.(int) < last {
+					tally.Add("bad reads", 1)
 					t.Errorf("read %d bytes (%v), generation %v after %d", len(raw), err, n, last)
 					return
 				}
@@ -165,14 +175,47 @@ func TestReadersSeeWholeValues(t *testing.T) {
 			}
 		})
 	}
+	before, heap := descriptors(t), heapInUse()
 	for n := 1; n <= rotations; n++ {
 		publish(n)
 	}
 	done.Store(true)
 	readers.Wait()
+	known.Clear() // the test's own memory
+	if now := descriptors(t); now > before {
+		t.Errorf("%d descriptors, %d before", now, before)
+	}
+	if now := heapInUse(); now > heap+1<<20 {
+		t.Errorf("%d bytes in use, %d before", now, heap)
+	}
 	if reads.Load() < rotations/10 {
 		t.Errorf("only %d reads", reads.Load())
 	}
+	tally.Add("rotations", rotations)
+	tally.Add("reads by apps", int(reads.Load()))
+}
+
+// descriptors counts the files that this process has open, but for those of its readers.
+func descriptors(t *testing.T) int {
+	t.Helper()
+	links, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, link := range links {
+		if to, err := os.Readlink(link); err == nil && !strings.Contains(to, "/token") {
+			n++
+		}
+	}
+	return n
+}
+
+func heapInUse() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapInuse
 }
 
 func TestWatch(t *testing.T) {

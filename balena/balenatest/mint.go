@@ -170,11 +170,9 @@ func (s *Server) mint(c *call, k Key, chosen string) {
 	if k.Secret = chosen; chosen == "" {
 		k.Secret = letters(32)
 	}
-	for _, other := range s.keys {
-		if other.Secret == k.Secret {
-			c.json(http.StatusConflict, `"key" must be unique.`)
-			return
-		}
+	if s.keys.bySecret[k.Secret] != nil {
+		c.json(http.StatusConflict, `"key" must be unique.`)
+		return
 	}
 	s.add(k)
 	c.json(http.StatusOK, k.Secret)

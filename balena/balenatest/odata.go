@@ -53,7 +53,9 @@ func (s *Server) publicRows(c *call, resource string) []fields {
 	case "application":
 		for _, f := range s.fleets {
 			if u != nil && f.Owner == u.ID {
-				rows = append(rows, fields{"id": f.ID, "slug": f.Slug, "uuid": f.UUID})
+				_, name, _ := strings.Cut(f.Slug, "/")
+				rows = append(rows, fields{"id": f.ID, "slug": f.Slug, "uuid": f.UUID, "app_name": name,
+					"is_for__device_type": []fields{{"slug": "raspberrypi4-64"}}, "owns__device": []fields{}})
 			}
 		}
 	case "device":
@@ -75,7 +77,7 @@ func (s *Server) apiKeys(c *call, q query) {
 	switch c.r.Method {
 	case http.MethodGet:
 		rows := []fields{}
-		for _, k := range s.keys {
+		for _, k := range s.keys.among(q) {
 			if s.visible(k, u) {
 				rows = append(rows, s.keyRow(k))
 			}
@@ -84,7 +86,7 @@ func (s *Server) apiKeys(c *call, q query) {
 	case http.MethodPatch:
 		s.patch(c, q, u)
 	case http.MethodDelete:
-		s.deleteWhere(func(k *Key) bool { return s.visible(k, u) && q.match(s.keyRow(k)) })
+		s.keys.remove(s.matching(q, u))
 		s.done(c)
 	default:
 		c.status(http.StatusNotFound)
@@ -122,12 +124,21 @@ func (s *Server) patch(c *call, q query, u *User) {
 			return
 		}
 	}
-	for _, k := range s.keys {
-		if s.visible(k, u) && q.match(s.keyRow(k)) {
-			k.Expiry = at.UTC()
-		}
+	for _, k := range s.matching(q, u) {
+		k.Expiry = at.UTC()
 	}
 	s.done(c)
+}
+
+// matching returns the keys that a change by u is about.
+func (s *Server) matching(q query, u *User) []*Key {
+	var found []*Key
+	for _, k := range s.keys.among(q) {
+		if s.visible(k, u) && q.match(s.keyRow(k)) {
+			found = append(found, k)
+		}
+	}
+	return found
 }
 
 func (s *Server) keyRow(k *Key) fields {
@@ -148,6 +159,8 @@ func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z
 
 // query is the part of OData that balena's clients use on these resources.
 type query struct {
+	id       int64  // in parentheses; 0: none
+	name     string // asked for by "name eq"; it is among conds, too
 	selected []string
 	conds    []func(fields) bool
 	orderBy  string
@@ -162,8 +175,10 @@ func parseQuery(raw, id string) (query, bool) {
 		if err != nil {
 			return q, false
 		}
+		q.id = n
 		q.conds = append(q.conds, func(f fields) bool { return f["id"] == n })
 	}
+	var expanded []string // what is named here is there as a whole
 	for _, part := range strings.Split(raw, "&") {
 		name, value, _ := strings.Cut(part, "=")
 		value, err := url.PathUnescape(value) // a plus sign is no blank
@@ -177,6 +192,10 @@ func parseQuery(raw, id string) (query, bool) {
 			if q.top, err = strconv.Atoi(value); err != nil {
 				return q, false
 			}
+		case "$expand":
+			for _, m := range expandForm.FindAllStringSubmatch(value, -1) {
+				expanded = append(expanded, m[1])
+			}
 		case "$orderby":
 			var dir string
 			q.orderBy, dir, _ = strings.Cut(value, " ")
@@ -188,8 +207,14 @@ func parseQuery(raw, id string) (query, bool) {
 					return q, false
 				}
 				q.conds = append(q.conds, match)
+				if m := eqForm.FindStringSubmatch(cond); m != nil && m[1] == "name" {
+					q.name = unquote(m[2])
+				}
 			}
 		}
+	}
+	if q.selected != nil {
+		q.selected = append(q.selected, expanded...)
 	}
 	return q, true
 }
@@ -214,17 +239,24 @@ var (
 	eqForm    = regexp.MustCompile(`^(\w+) eq (?:'((?:[^']|'')*)'|(\d+))$`)
 	gtForm    = regexp.MustCompile(`^(\w+) gt (\d+)$`)
 	startForm = regexp.MustCompile(`^startswith\((\w+),'((?:[^']|'')*)'\)$`)
-	inForm    = regexp.MustCompile(`^(\w+) in \((\d+(?:,\d+)*)\)$`)
+	// mineForm is how the SDK asks for what the account may use; others' rows are not here anyway.
+	mineForm   = regexp.MustCompile(`^is_directly_accessible_by__user/any\(dau:1 eq 1\)$`)
+	expandForm = regexp.MustCompile(`(\w+)(?:\([^)]*\))?`)
+	inForm     = regexp.MustCompile(`^(\w+) in \((\d+(?:,\d+)*)\)$`)
 )
 
+func unquote(s string) string { return strings.ReplaceAll(s, "''", "'") }
+
 func parseCond(cond string) (func(fields) bool, bool) {
-	unquote := func(s string) string { return strings.ReplaceAll(s, "''", "'") }
 	if m := eqForm.FindStringSubmatch(cond); m != nil {
 		if m[3] == "" {
 			return func(f fields) bool { return f[m[1]] == unquote(m[2]) }, true
 		}
 		n, _ := strconv.ParseInt(m[3], 10, 64)
 		return func(f fields) bool { return f[m[1]] == n }, true
+	}
+	if mineForm.MatchString(cond) {
+		return func(fields) bool { return true }, true
 	}
 	if m := gtForm.FindStringSubmatch(cond); m != nil {
 		n, _ := strconv.ParseInt(m[2], 10, 64)

@@ -25,6 +25,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	bearer := r.Header.Get("Authorization")
 	s.remember(bearer)
+	if answer, over := s.overLimit(); over {
+		s.send(w, r, kind, answer, nil)
+		return
+	}
 	f := s.faultFor(kind, Match{Method: r.Method, Path: r.URL.Path, Session: strings.Count(bearer, ".") == 2})
 	if f == nil {
 		s.send(w, r, kind, s.effect(r, body), nil)

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -36,19 +37,6 @@ type Device struct {
 	Owner int64
 }
 
-// Key is an API key as the server holds it.
-type Key struct {
-	ID          int64
-	Name        string
-	Description string
-	Secret      string
-	Expiry      time.Time // zero: never expires
-	Created     time.Time
-	Kind        key.Kind
-	Target      int64 // the user, fleet or device
-	Owner       int64 // the user whom it is listed for
-}
-
 // Options sets the rules of a server. The zero value is open-balena-api with its defaults.
 type Options struct {
 	SessionLife time.Duration // 0: 7 days
@@ -69,7 +57,7 @@ type Server struct {
 	users   []*User
 	fleets  []*Fleet
 	devices []*Device
-	keys    []*Key
+	keys    shelf
 	lastID  int64
 	fails   map[string][]time.Time // refused logins by address and name
 	faults  []*Fault
@@ -78,6 +66,7 @@ type Server struct {
 	down    bool
 	away    bool
 	shift   time.Duration
+	limit   limit
 	pending sync.WaitGroup // effects that come later
 }
 
@@ -99,7 +88,7 @@ func New(opts Options) *Server {
 	if opts.FreshFor == 0 {
 		opts.FreshFor = 20 * time.Minute
 	}
-	s := &Server{opts: opts, fails: map[string][]time.Time{}, bearers: map[string]bool{}, lastID: 100}
+	s := &Server{opts: opts, fails: map[string][]time.Time{}, bearers: map[string]bool{}, lastID: 100, keys: newShelf()}
 	s.routes()
 	u := s.AddUser("injector", "correct horse battery", "")
 	s.AddFleet(u, "acme/thermostat")
@@ -180,7 +169,7 @@ func (s *Server) AddKey(owner *User, name string, expiry time.Time) *Key {
 
 func (s *Server) add(k Key) *Key {
 	k.ID, k.Created = s.nextID(), s.now()
-	s.keys = append(s.keys, &k)
+	s.keys.add(&k)
 	return &k
 }
 
@@ -188,20 +177,7 @@ func (s *Server) add(k Key) *Key {
 func (s *Server) DeleteKey(id int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.deleteWhere(func(k *Key) bool { return k.ID == id }) > 0
-}
-
-func (s *Server) deleteWhere(match func(*Key) bool) int {
-	kept := s.keys[:0]
-	for _, k := range s.keys {
-		if !match(k) {
-			kept = append(kept, k)
-		}
-	}
-	n := len(s.keys) - len(kept)
-	clear(s.keys[len(kept):])
-	s.keys = kept
-	return n
+	return s.keys.remove(slices.Clone(s.keys.among(query{id: id}))) > 0
 }
 
 // Live returns copies of all keys that the server would accept now. Effects that are still to
@@ -215,7 +191,7 @@ func (s *Server) filter(match func(*Key) bool) []Key {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var found []Key
-	for _, k := range s.keys {
+	for _, k := range s.keys.all {
 		if match(k) {
 			found = append(found, *k)
 		}
@@ -233,10 +209,8 @@ func (s *Server) Accepts(secret string) bool {
 }
 
 func (s *Server) keyOf(secret string) *Key {
-	for _, k := range s.keys {
-		if k.Secret == secret && s.live(k) {
-			return k
-		}
+	if k := s.keys.bySecret[secret]; k != nil && s.live(k) {
+		return k
 	}
 	return nil
 }

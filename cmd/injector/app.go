@@ -9,7 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"path/filepath"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sync/errgroup"
@@ -17,7 +17,6 @@ import (
 	"github.com/balena-injector/injector/agent"
 	"github.com/balena-injector/injector/balena"
 	"github.com/balena-injector/injector/internal/probe"
-	"github.com/balena-injector/injector/internal/rootdir"
 	"github.com/balena-injector/injector/render"
 )
 
@@ -27,22 +26,30 @@ type app struct {
 	settings settings
 	log      *slog.Logger
 	client   *balena.Client
-	account  *balena.Account
-	issuer   *balena.Issuer
-	files    *render.Files
+	accounts map[*accountSettings]*balena.Account
+	dirs     *render.Dirs
 	state    *agent.StateDir
-	agent    *agent.Agent
+	keepers  []*keeper
 	requests *probe.Requests
 	closers  []func() error
 }
 
 // load reads the configuration and takes the credentials out of the environment.
-func (in *invocation) load() (settings, *slog.Logger, error) {
-	s, err := parseSettings(in.environ)
+func (in *invocation) load(supervising bool) (settings, *slog.Logger, error) {
+	return in.loadBy(&parser{}, supervising)
+}
+
+// loadToRevoke is load for a command that renders nothing: templates may be wrong or gone.
+func (in *invocation) loadToRevoke() (settings, *slog.Logger, error) {
+	return in.loadBy(&parser{withoutFiles: true}, in.supervisedHere())
+}
+
+func (in *invocation) loadBy(p *parser, supervising bool) (settings, *slog.Logger, error) {
+	s, err := p.settings(in.environ, supervising)
 	if err != nil {
 		return s, nil, err
 	}
-	hideCredentials()
+	hideCredentials(s)
 	log := newLog(in.stderr, s.LogLevel, s.LogJSON)
 	for _, w := range s.Warnings {
 		log.Warn(w)
@@ -66,27 +73,41 @@ func newLog(w io.Writer, level slog.Level, asJSON bool) *slog.Logger {
 
 // newApp wires an app. Close it.
 func newApp(command string, s settings, log *slog.Logger) (*app, error) {
-	a := &app{command: command, settings: s, log: log, requests: probe.NewRequests()}
-	if err := a.openState(); err != nil {
-		return nil, err
-	}
-	a.files = render.New(render.Config{Outputs: []render.Output{s.Output}, OnDisk: s.OnDisk})
-	a.closers = append(a.closers, a.files.Close)
-	budget := newBudget(s)
-	if err := a.openAccount(budget); err != nil {
+	a := &app{command: command, settings: s, log: log, requests: probe.NewRequests(), dirs: render.NewDirs(s.OnDisk), accounts: map[*accountSettings]*balena.Account{}}
+	a.closers = append(a.closers, a.dirs.Close)
+	saveMemory(len(s.Keys))
+	if err := a.wire(); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
-	a.agent = agent.New(agent.Config{Issuer: a.issuer, Account: a.issuer, Publisher: a.files, State: a.state, Budget: budget, Times: s.Times,
-		Prefix: s.Prefix, URL: s.API.URL, Login: s.Login, Kind: s.Kind, Target: s.Target.String(), Outputs: []string{s.Output.Path},
-		InitTimeout: s.InitTimeout, ShutdownDelay: s.ShutdownDelay, ShutdownTimeout: s.ShutdownTimeout, KeepOnExit: s.KeepOnExit,
-		Log: log, Advise: advise})
 	return a, nil
+}
+
+func (a *app) wire() error {
+	if err := a.openState(); err != nil {
+		return err
+	}
+	client, err := a.newClient()
+	if err != nil {
+		return err
+	}
+	a.client = client
+	for _, settings := range a.settings.Accounts {
+		if a.accounts[settings], err = a.newAccount(client, settings); err != nil {
+			return err
+		}
+	}
+	for _, k := range a.settings.Keys {
+		a.keepers = append(a.keepers, a.newKeeper(k))
+	}
+	return nil
 }
 
 // openState opens the state directory. That it lies on a disk is allowed, and costs something.
 func (a *app) openState() error {
-	if err := a.checkParent(); err != nil {
-		return err
+	if a.command != "revoke" { // which writes nothing
+		if err := a.checkParents(); err != nil {
+			return err
+		}
 	}
 	state, err := agent.OpenStateDir(a.settings.StateDir)
 	if err != nil {
@@ -100,47 +121,46 @@ func (a *app) openState() error {
 	return nil
 }
 
-// checkParent makes sure that nothing is created where no output may be.
-func (a *app) checkParent() error {
-	f := render.New(render.Config{Outputs: []render.Output{a.settings.Output}, OnDisk: a.settings.OnDisk})
-	return errors.Join(f.Prove(), f.Close())
+// checkParents makes sure that nothing is created where no output may be. With several keys, one
+// that has no place must not stop the others.
+func (a *app) checkParents() error {
+	var errs []error
+	for _, k := range a.settings.Keys {
+		if err := a.newFiles(k).Prove(); err != nil {
+			if k.Key != "" {
+				err = fmt.Errorf("key %s: %w", k.Key, err)
+			}
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) < len(a.settings.Keys) {
+		return nil
+	}
+	return errors.Join(errs...)
 }
 
-func (a *app) openAccount(gate balena.Gate) error {
+func (a *app) newClient() (*balena.Client, error) {
 	cfg := a.settings.API
 	cfg.Observe = a.requests.Observe
-	var err error
-	if a.client, err = balena.NewClient(cfg); err != nil {
-		return err
+	client, err := balena.NewClient(cfg)
+	if err == nil {
+		a.closers = append(a.closers, func() error { client.Close(); return nil })
 	}
-	a.closers = append(a.closers, func() error { a.client.Close(); return nil })
-	accountConfig := balena.AccountConfig{Credentials: a.settings.Credentials, Log: a.log, Refusals: a.state.File("refused-logins.json")}
-	if path := a.settings.SessionCache; path != "" {
-		dir, err := rootdir.Open(filepath.Dir(path))
-		if err != nil {
-			return fmt.Errorf("INJECTOR_SESSION_CACHE: %w", err)
-		}
-		a.closers = append(a.closers, dir.Close)
-		accountConfig.Cache = agent.NewFile(dir, filepath.Base(path))
-	}
-	if a.account, err = balena.NewAccount(a.client, accountConfig); err != nil {
-		return err
-	}
-	a.issuer = balena.NewIssuer(a.account, balena.IssuerConfig{Kind: a.settings.Kind, Target: a.settings.Target, Description: a.settings.Description, Gate: gate})
-	return nil
+	return client, err
 }
 
 // Close releases everything, the lock last.
 func (a *app) Close() error {
 	var err error
-	for i := len(a.closers) - 1; i >= 0; i-- {
-		err = errors.Join(err, a.closers[i]())
+	for _, close := range slices.Backward(a.closers) {
+		err = errors.Join(err, close())
 	}
 	return err
 }
 
-// serve runs work beside the probes and the watcher, which end with it.
-func (a *app) serve(stop context.Context, work func() error) error {
+// serve runs work beside the probes and the watchers, which end with it. hangup, if not nil, is what
+// SIGHUP asks for.
+func (a *app) serve(stop context.Context, hangup func(context.Context), work func() error) error {
 	socket, err := probe.Listen(a.state.Root(), a.state.Path())
 	if err != nil {
 		return fmt.Errorf("make the socket for probes: %w", err)
@@ -150,27 +170,85 @@ func (a *app) serve(stop context.Context, work func() error) error {
 		if tcp, err = net.Listen("tcp", a.settings.Listen); err != nil {
 			return errors.Join(fmt.Errorf("INJECTOR_LISTEN: %w", err), socket.Close())
 		}
-	}
-	if tcp != nil {
 		a.log.Info("listening for probes and metrics", "address", tcp.Addr().String())
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(stop))
 	var group errgroup.Group
-	server := &probe.Server{Agent: a.agent, Report: a.report, Metrics: func(w io.Writer) { probe.WriteMetrics(w, a.report(), a.requests) }}
+	server := &probe.Server{Agent: a, Report: a.report, Metrics: func(w io.Writer) { probe.WriteMetrics(w, a.report(), a.requests) }}
 	group.Go(func() error { return server.Serve(ctx, socket, tcp) })
-	if len(a.settings.Files) > 0 {
-		group.Go(func() error { return render.Watch(ctx, a.log, a.settings.Files, func() { a.credentialsChanged(ctx) }) })
+	a.state.OnRenewal(func() { a.listenAgain(ctx, &group, server) })
+	defer a.state.OnRenewal(nil)
+	a.watch(ctx, &group)
+	if hangup != nil {
+		defer a.onHangup(func() { hangup(ctx) })()
 	}
-	defer a.onHangup(func() { a.credentialsChanged(ctx) })()
 	err = work()
 	cancel()
 	return errors.Join(err, group.Wait())
 }
 
+// listenAgain makes the socket where others look for it now.
+func (a *app) listenAgain(ctx context.Context, group *errgroup.Group, server *probe.Server) {
+	a.log.Warn("the state directory was removed or is another one now; the journal is written there", "directory", a.state.Path())
+	socket, err := probe.Listen(a.state.Root(), a.state.Path())
+	if err != nil {
+		a.log.Error("the socket for probes could not be made there; healthcheck and status get no answer", "error", err)
+		return
+	}
+	group.Go(func() error { return server.Serve(ctx, socket, nil) })
+}
+
+// watch looks after the files that are read again when they change.
+func (a *app) watch(ctx context.Context, group *errgroup.Group) {
+	if files := a.settings.Files; len(files) > 0 {
+		group.Go(func() error { return render.Watch(ctx, a.log, files, func() { a.credentialsChanged(ctx) }) })
+	}
+	var templates []string
+	for _, k := range a.keepers {
+		for _, path := range k.files.Templates() {
+			if !slices.Contains(templates, path) {
+				templates = append(templates, path)
+			}
+		}
+	}
+	if len(templates) > 0 {
+		group.Go(func() error { return render.Watch(ctx, a.log, templates, a.templatesChanged) })
+	}
+}
+
 func (a *app) credentialsChanged(ctx context.Context) {
 	a.log.Info("reading the credentials again")
-	a.account.CredentialsChanged(ctx)
-	a.agent.Wake()
+	for _, account := range a.accounts {
+		account.CredentialsChanged(ctx)
+	}
+	for _, k := range a.keepers {
+		k.agent().Wake()
+	}
+}
+
+// templatesChanged reads the templates again; what is wrong with one is said by who uses it.
+func (a *app) templatesChanged() {
+	a.log.Info("reading the templates again")
+	for _, k := range a.keepers {
+		_ = k.files.Reload()
+		k.agent().Wake()
+	}
+}
+
+// reread reads everything again that can change while the program runs.
+func (a *app) reread(ctx context.Context) {
+	a.credentialsChanged(ctx)
+	if slices.ContainsFunc(a.keepers, func(k *keeper) bool { return len(k.files.Templates()) > 0 }) {
+		a.templatesChanged()
+	}
+}
+
+// renew makes every key be extended or replaced now.
+func (a *app) renew() {
+	a.log.Info("extending or replacing keys now, as SIGHUP asks")
+	for _, k := range a.keepers {
+		k.agent().Renew()
+	}
 }
 
 // onHangup calls f at each SIGHUP.
@@ -191,11 +269,35 @@ func (a *app) onHangup(f func()) (undo func()) {
 	return func() { signal.Stop(caught); close(done) }
 }
 
+// Ready tells whether apps can rely on every key, and if not, on which.
+func (a *app) Ready() (bool, string) {
+	for _, k := range a.keepers {
+		if ready, reason := k.agent().Ready(); !ready {
+			if failure := k.failure.Load(); failure != nil {
+				reason = *failure
+			}
+			if k.settings.Key != "" {
+				reason = k.settings.Key + ": " + reason
+			}
+			return false, reason
+		}
+	}
+	return true, ""
+}
+
+// Alive tells whether every key's loop turns.
+func (a *app) Alive() bool {
+	return !slices.ContainsFunc(a.keepers, func(k *keeper) bool { return !k.agent().Alive() })
+}
+
 func (a *app) report() probe.Report {
-	s := a.settings
 	skew, _ := a.client.Skew()
-	return probe.Report{Status: a.agent.Status(), PID: os.Getpid(), Version: version(), Command: a.command, Outputs: []string{s.Output.Path},
-		SessionExpiry: a.account.SessionExpiry(), ClockSkew: skew, TTL: s.Times.TTL, MaxTTL: s.Times.MaxTTL, Overlap: s.Times.Overlap}
+	r := probe.Report{PID: os.Getpid(), Version: version(), Command: a.command, ClockSkew: skew}
+	r.Ready, r.Reason = a.Ready()
+	for _, k := range a.keepers {
+		r.Keys = append(r.Keys, k.report())
+	}
+	return r
 }
 
 // lock keeps other injectors out of the state directory, waiting for one that is on its way out.
@@ -215,16 +317,3 @@ func (a *app) lock(stop context.Context) error {
 
 // errStopped ends a command that was stopped before it held anything.
 var errStopped = errors.New("stopped while waiting for the state directory")
-
-// stateDirOf returns the state directory for commands that only ask, also when the rest of the
-// configuration is not there.
-func stateDirOf() (string, error) {
-	v, err := readVariables()
-	if err != nil {
-		return "", err
-	}
-	if v.StateDir != "" {
-		return filepath.Clean(v.StateDir), nil
-	}
-	return filepath.Join(filepath.Dir(v.Output), ".injector"), nil
-}

@@ -20,7 +20,7 @@ func runHealthcheck(in *invocation) error {
 	if err := in.flags("healthcheck", func(f *flag.FlagSet) { f.BoolVar(&live, "live", false, "") }); err != nil {
 		return err
 	}
-	dir, err := stateDirOf()
+	dir, err := stateDirOf(in.environ)
 	if err != nil {
 		return err
 	}
@@ -58,7 +58,7 @@ func runStatus(in *invocation) error {
 }
 
 func (in *invocation) ask() (probe.Report, error) {
-	dir, err := stateDirOf()
+	dir, err := stateDirOf(in.environ)
 	if err != nil {
 		return probe.Report{}, err
 	}
@@ -69,11 +69,25 @@ func printStatus(tw *tabwriter.Writer, r probe.Report, now time.Time) {
 	line := func(name, format string, args ...any) {
 		_, _ = fmt.Fprintf(tw, "%s\t%s\n", name, fmt.Sprintf(format, args...))
 	}
-	line("agent", "%s, pid %d, %s, %s", r.Command, r.PID, r.Phase, r.Version)
+	line("agent", "%s, pid %d, %s", r.Command, r.PID, r.Version)
 	if r.Ready {
 		line("ready", "yes")
 	} else {
 		line("ready", "no: %s", r.Reason)
+	}
+	for _, k := range r.Keys {
+		if k.Name != "" {
+			_, _ = fmt.Fprintln(tw)
+			line("for", "%s", k.Name)
+		}
+		printKey(line, k, now)
+	}
+}
+
+func printKey(line func(name, format string, args ...any), r probe.KeyReport, now time.Time) {
+	line("phase", "%s", r.Phase)
+	if !r.Ready {
+		line("not ready", "%s", r.Reason)
 	}
 	line("generation", "%d", r.Generation)
 	key := func(name string, k agent.KeyStatus) {
@@ -109,6 +123,9 @@ func printStatus(tw *tabwriter.Writer, r probe.Report, now time.Time) {
 			line("fix", "%s", t.Fix)
 		}
 	}
+	for _, u := range r.Untold {
+		line("not notified", "%s", u)
+	}
 	line("since start", "minted %d, extended %d, replaced %d, revoked %d", r.Counts.Mints, r.Counts.Extensions, r.Counts.Rotations, r.Counts.Revocations)
 }
 
@@ -142,19 +159,26 @@ func runExplain(in *invocation) error {
 	}
 	r, err := in.ask()
 	if err == nil {
-		explainRunning(in, r, time.Now())
+		for _, k := range r.Keys {
+			explainRunning(in, k, time.Now())
+		}
 		return nil
 	}
 	if !errors.Is(err, probe.ErrNoAgent) {
 		return err
 	}
-	s, _, err := in.load()
+	s, _, err := in.load(false)
 	if err != nil {
 		return err
 	}
 	say := func(format string, args ...any) { _, _ = fmt.Fprintf(in.stdout, format+"\n", args...) }
 	say("No injector is running here. With this configuration one would do the following.")
-	explainPlan(say, s.Times, s.Kind, s.CanRotate)
+	for _, k := range s.Keys {
+		if k.Key != "" {
+			say("For %s:", k.Key)
+		}
+		explainPlan(say, k.Times, k.Kind, k.CanRotate)
+	}
 	return nil
 }
 
@@ -183,8 +207,11 @@ func explainPlan(say func(string, ...any), t agent.Times, kind key.Kind, canRota
 }
 
 // explainRunning tells what a running agent will do, in times and in words.
-func explainRunning(in *invocation, r probe.Report, now time.Time) {
+func explainRunning(in *invocation, r probe.KeyReport, now time.Time) {
 	say := func(format string, args ...any) { _, _ = fmt.Fprintf(in.stdout, format+"\n", args...) }
+	if r.Name != "" {
+		say("For %s:", r.Name)
+	}
 	if r.Key == nil {
 		say("There is no key yet.")
 	} else {
@@ -201,7 +228,7 @@ func explainRunning(in *invocation, r probe.Report, now time.Time) {
 	}
 }
 
-func explainKey(say func(string, ...any), r probe.Report, now time.Time) {
+func explainKey(say func(string, ...any), r probe.KeyReport, now time.Time) {
 	at := func(t time.Time) string {
 		if late := now.Sub(t); late > time.Second {
 			return fmt.Sprintf("as soon as the API lets it: it is %s late", human(late))

@@ -8,4 +8,4 @@ import (
 )
 
 // newBudget returns the request budget of a key.
-func newBudget(s settings) *agent.Budget { return agent.NewBudget(s.Times, s.Kind != key.User) }
+func newBudget(s keySettings) *agent.Budget { return agent.NewBudget(s.Times, s.Kind != key.User) }

@@ -13,10 +13,53 @@ import (
 	"github.com/balena-injector/injector/key"
 )
 
+// accountSettings is one credential, which any number of keys use.
+type accountSettings struct {
+	Key         string // whose own it is; empty: everybody's
+	Credentials balena.Credentials
+	Login       string // whose it is, for the journal; no secret
+}
+
+// account returns the credential of the key in p.scope: its own if it has one, else everybody's.
+func (p *parser) account(s *settings) *accountSettings {
+	of := p.scope
+	if !of.hasCredential() {
+		of = scope{}
+	}
+	for _, a := range s.Accounts {
+		if a.Key == of.key {
+			return a
+		}
+	}
+	a := &accountSettings{Key: of.key}
+	s.Accounts = append(s.Accounts, a)
+	here := p.scope
+	p.scope = of
+	p.credentials(s, a)
+	p.scope = here
+	return a
+}
+
+// hasCredential tells whether a key of several has a credential of its own.
+func (s scope) hasCredential() bool {
+	if s.key == "" {
+		return true
+	}
+	if os.Getenv(s.own("BALENA_USERNAME")) != "" {
+		return true
+	}
+	for _, secret := range secretVariables {
+		if os.Getenv(s.own(secret.name)) != "" || os.Getenv(s.own(secret.name+"_FILE")) != "" {
+			return true
+		}
+	}
+	return false
+}
+
 // credentials finds out what to log in with: the first kind that is there.
-func (p *parser) credentials(s *settings, v variables) {
-	c := &s.Credentials
-	c.Username = v.Username
+func (p *parser) credentials(s *settings, a *accountSettings) {
+	c := &a.Credentials
+	c.Username = strings.TrimSpace(os.Getenv(p.scope.own("BALENA_USERNAME")))
 	c.Password = p.secret(s, "BALENA_PASSWORD")
 	c.TOTP = p.secret(s, "BALENA_TOTP_SECRET")
 	c.Session = p.secret(s, "BALENA_SESSION_TOKEN")
@@ -24,24 +67,21 @@ func (p *parser) credentials(s *settings, v variables) {
 	before := len(p.problems)
 	switch {
 	case c.Password != nil && c.Username == "":
-		p.fail("BALENA_USERNAME", "is missing beside the password", "give the account's name or e-mail address")
+		p.fail(p.scope.own("BALENA_USERNAME"), "is missing beside the password", "give the account's name or e-mail address")
 	case c.Password != nil:
-		s.Login = strings.ToLower(c.Username)
+		a.Login = strings.ToLower(c.Username)
 		p.totp(c)
 		if c.Session != nil {
-			s.Warnings = append(s.Warnings, "BALENA_SESSION_TOKEN is not used: there is a password")
+			s.Warnings = append(s.Warnings, p.scope.own("BALENA_SESSION_TOKEN")+" is not used: there is a password")
 		}
 	case c.Session != nil:
 		p.session(c)
 	case c.Username != "":
-		p.fail("BALENA_PASSWORD", "is missing beside BALENA_USERNAME", "set it, or BALENA_PASSWORD_FILE to a file that holds it")
+		p.fail(p.scope.own("BALENA_PASSWORD"), "is missing beside "+p.scope.own("BALENA_USERNAME"), "set it, or "+p.scope.own("BALENA_PASSWORD_FILE")+" to a file that holds it")
 	case c.UserKey != nil:
-		if v.Kind == string(key.User) {
-			p.fail(userKeyVariable+"_FILE", "holds a user key, which can mint fleet and device keys only", "set INJECTOR_KIND to fleet or device, or give BALENA_USERNAME and a password")
-		}
 		if secret, err := c.UserKey(); err == nil {
 			sum := sha256.Sum256([]byte(secret.Reveal()))
-			s.Login = "key " + hex.EncodeToString(sum[:6])
+			a.Login = "key " + hex.EncodeToString(sum[:6])
 		}
 	default:
 		if before == 0 || !p.mentions("BALENA_") {
@@ -51,9 +91,18 @@ func (p *parser) credentials(s *settings, v variables) {
 	}
 }
 
+// canMint checks that a key of that kind can be made with its credential.
+func (p *parser) canMint(k keySettings) {
+	c := k.Account.Credentials
+	if k.Kind == key.User && c.Password == nil && c.Session == nil && c.UserKey != nil {
+		p.fail(scope{k.Account.Key}.own(userKeyVariable+"_FILE"), "holds a user key, which can mint fleet and device keys only",
+			"set INJECTOR_KIND to fleet or device, or give BALENA_USERNAME and a password")
+	}
+}
+
 // strayCredential tells of a variable that looks like a credential and is none of ours.
 func strayCredential() string {
-	known := names()
+	known := names(nil)
 	for _, kv := range os.Environ() {
 		name, value, _ := strings.Cut(kv, "=")
 		if !strings.HasPrefix(name, "BALENA_") || value == "" || slices.Contains(known, name) {
@@ -99,9 +148,11 @@ func (p *parser) session(c *balena.Credentials) {
 
 // secret returns the source of a credential, or nil if it is not set.
 func (p *parser) secret(s *settings, name string) balena.Source {
+	name = p.scope.own(name)
+	isUserKey := strings.HasSuffix(name, strings.TrimPrefix(userKeyVariable, "BALENA_"))
 	value, file := os.Getenv(name), os.Getenv(name+"_FILE")
 	switch {
-	case value != "" && name == userKeyVariable:
+	case value != "" && isUserKey:
 		// On balena devices the platform sets this one in every container: it is not for us.
 		value = ""
 	case value != "" && file != "":
@@ -114,10 +165,17 @@ func (p *parser) secret(s *settings, name string) balena.Source {
 	if file == "" {
 		return nil
 	}
+	if !strings.Contains(file, "/") {
+		// Not shown: who mixes the two variables up has put the secret itself here.
+		p.fail(name+"_FILE", "is not the path of a file", "give a path such as /run/secrets/balena, and what is in the file stays out of the environment")
+		return nil
+	}
 	if _, err := readSecret(file); err != nil {
 		p.fail(name+"_FILE", "cannot be used", err.Error())
 	}
-	s.Files = append(s.Files, file)
+	if !slices.Contains(s.Files, file) {
+		s.Files = append(s.Files, file)
+	}
 	return func() (key.Secret, error) {
 		secret, err := readSecret(file)
 		if err != nil {

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/balena-injector/injector/agent"
 	"github.com/balena-injector/injector/balena"
+	"github.com/balena-injector/injector/internal/child"
 	"github.com/balena-injector/injector/key"
 )
 
@@ -16,14 +19,28 @@ import (
 const expiredFor = 7 * 24 * time.Hour
 
 func runInit(in *invocation) error {
-	return in.keep("init", func(a *app) error { return a.agent.Init(in.stop, in.kill) })
+	return in.keep("init", func(a *app) error {
+		return a.each(func(k *keeper) error { return k.named(k.agent().Init(in.stop, in.kill)) })
+	})
 }
 
 func runRun(in *invocation) error {
-	err := in.keep("run", func(a *app) error { return a.agent.Run(in.stop, in.kill) })
+	err := in.keep("run", func(a *app) error { return a.run(in.stop, in.kill) })
 	if errors.Is(err, errStopped) {
 		return nil
 	}
+	return err
+}
+
+// run keeps all keys until stop.
+func (a *app) run(stop, kill context.Context) error {
+	var beside sync.WaitGroup
+	beside.Go(func() { _ = a.revokeOrphans(stop) })
+	reaper := child.NewReaper()
+	defer reaper.Stop()
+	defer a.notifyAll(reaper)()
+	err := a.each(func(k *keeper) error { return k.run(stop, kill) })
+	beside.Wait()
 	return err
 }
 
@@ -32,7 +49,7 @@ func (in *invocation) keep(name string, work func(*app) error) (err error) {
 	if err := in.flags(name, nil); err != nil {
 		return err
 	}
-	s, log, err := in.load()
+	s, log, err := in.load(false)
 	if err != nil {
 		return err
 	}
@@ -44,8 +61,20 @@ func (in *invocation) keep(name string, work func(*app) error) (err error) {
 	if err := a.lock(in.stop); err != nil {
 		return err
 	}
-	log.Info("starting", "command", name, "version", version(), "api", s.API.URL, "kind", s.Kind, "output", s.Output.Path, "ttl", s.Times.TTL, "max_ttl", s.Times.MaxTTL)
-	return a.serve(in.stop, func() error { return work(a) })
+	a.sayHello()
+	return a.serve(in.stop, func(ctx context.Context) { a.reread(ctx); a.renew() }, func() error { return work(a) })
+}
+
+// sayHello tells what is about to be done.
+func (a *app) sayHello() {
+	a.log.Info("starting", "command", a.command, "version", version(), "api", a.settings.API.URL, "keys", len(a.keepers))
+	if len(a.keepers) > 20 {
+		return
+	}
+	for _, k := range a.keepers {
+		s := k.settings
+		k.log.Info("keeping a key", "kind", s.Kind, "outputs", strings.Join(s.paths(), ","), "ttl", s.Times.TTL, "max_ttl", s.Times.MaxTTL)
+	}
 }
 
 func runRevoke(in *invocation) (err error) {
@@ -53,7 +82,7 @@ func runRevoke(in *invocation) (err error) {
 	if err := in.flags("revoke", func(f *flag.FlagSet) { f.BoolVar(&expired, "expired", false, "") }); err != nil {
 		return err
 	}
-	s, log, err := in.load()
+	s, log, err := in.loadToRevoke()
 	if err != nil {
 		return err
 	}
@@ -67,7 +96,8 @@ func runRevoke(in *invocation) (err error) {
 	if err := a.state.TryLock(); err != nil {
 		return err
 	}
-	if err := a.agent.Revoke(in.stop, in.kill); err != nil {
+	err = a.each(func(k *keeper) error { return k.named(k.agent().Revoke(in.stop, in.kill)) })
+	if err = errors.Join(err, a.revokeOrphans(in.stop)); err != nil {
 		if left, ok := errors.AsType[*agent.LeftError](err); ok && key.Is(left.Cause, key.Refused) {
 			return left.Cause
 		}
@@ -76,8 +106,11 @@ func runRevoke(in *invocation) (err error) {
 	if !expired {
 		return nil
 	}
-	n, err := deleteExpired(in.stop, a.issuer, s.Prefix)
-	log.Info("deleted expired keys", "count", n, "name", s.Prefix+"-…")
+	for _, k := range a.keepers {
+		n, e := deleteExpired(in.stop, k.issuer, k.settings.Prefix)
+		k.log.Info("deleted expired keys", "count", n, "name", k.settings.Prefix+"-…")
+		err = errors.Join(err, k.named(e))
+	}
 	return err
 }
 
@@ -108,7 +141,7 @@ func runCheck(in *invocation) (err error) {
 		return err
 	}
 	say := func(what string) { _, _ = fmt.Fprintf(in.stdout, "ok  %s\n", what) }
-	s, log, err := in.load()
+	s, log, err := in.load(false)
 	if err != nil {
 		return err
 	}
@@ -118,36 +151,56 @@ func runCheck(in *invocation) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.Close()) }()
-	say(fmt.Sprintf("output %s can be written with mode %04o", s.Output.Path, s.Output.Mode))
+	for _, k := range a.keepers {
+		if err := k.named(k.files.Prove()); err != nil {
+			return err
+		}
+		for _, o := range k.settings.Outputs {
+			say(fmt.Sprintf("output %s can be rendered and written with mode %04o", o.Path, o.Mode))
+		}
+	}
 	say("state directory " + s.StateDir)
 	ctx, cancel := context.WithTimeout(in.stop, s.InitTimeout)
 	defer cancel()
-	user, target, err := a.issuer.Identify(ctx)
+	for _, k := range a.keepers {
+		if err := k.named(k.check(ctx, in, say)); err != nil {
+			return err
+		}
+	}
+	return a.advisories(in, ctx)
+}
+
+// check tries the credential of one key.
+func (k *keeper) check(ctx context.Context, in *invocation, say func(string)) error {
+	s := k.settings
+	user, target, err := k.issuer.Identify(ctx)
 	for key.Is(err, key.Busy) && ctx.Err() == nil {
 		_, wait := key.ClassOf(err)
 		_, _ = fmt.Fprintf(in.stdout, "... %v; waiting %v\n", err, wait.Round(time.Second))
 		select {
 		case <-time.After(wait):
-			user, target, err = a.issuer.Identify(ctx)
+			user, target, err = k.issuer.Identify(ctx)
 		case <-ctx.Done():
 		}
 	}
 	if err != nil {
 		return err
 	}
-	say(fmt.Sprintf("API %s accepts the credential of user %d", s.API.URL, user))
+	say(fmt.Sprintf("API %s accepts the credential of user %d", k.app.settings.API.URL, user))
 	if s.Target.String() != "" {
 		say(fmt.Sprintf("%s %s has id %d", s.Kind, s.Target, target))
 	}
 	say("a " + string(s.Kind) + " key could be minted now; none was")
-	return a.advisories(in, ctx)
+	return nil
 }
 
 // advisories tells what works now and will not for ever.
 func (a *app) advisories(in *invocation, ctx context.Context) error {
 	note := func(text string) { _, _ = fmt.Fprintf(in.stdout, "note %s\n", text) }
-	if ends := a.account.SessionExpiry(); a.settings.Credentials.Password == nil && !ends.IsZero() {
-		note("the session token runs out on " + ends.UTC().Format(time.RFC3339) + " unless it can be refreshed; a start after that fails")
+	for settings, account := range a.accounts {
+		if ends := account.SessionExpiry(); settings.Credentials.Password == nil && !ends.IsZero() {
+			note("the session token runs out on " + ends.UTC().Format(time.RFC3339) + " unless it can be refreshed; a start after that fails")
+		}
 	}
 	if skew, ok := a.client.Skew(); ok && skew.Abs() > time.Minute {
 		note(fmt.Sprintf("this machine's clock is off by %v; the injector does not mind, TLS may", skew.Round(time.Second)))

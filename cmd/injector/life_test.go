@@ -18,6 +18,7 @@ import (
 )
 
 func TestInitRunStopAndAgain(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, balenatest.Options{})
 	for life := 1; life <= 2; life++ {
 		s.want(0, "init")
@@ -36,6 +37,7 @@ func TestInitRunStopAndAgain(t *testing.T) {
 }
 
 func TestKilledAndStartedAgain(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, balenatest.Options{})
 	var p *proc
 	for range 20 {
@@ -54,6 +56,7 @@ func TestKilledAndStartedAgain(t *testing.T) {
 }
 
 func TestHandedOverAndAdopted(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, balenatest.Options{})
 	p := s.start("run")
 	s.ready()
@@ -111,6 +114,7 @@ func TestASecondSignalEndsAtOnce(t *testing.T) {
 }
 
 func TestOneInjectorAtATime(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, balenatest.Options{})
 	s.set("INJECTOR_INIT_TIMEOUT", "1s")
 	p := s.start("run")
@@ -131,6 +135,7 @@ func TestOneInjectorAtATime(t *testing.T) {
 }
 
 func TestCredentialFiles(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, balenatest.Options{})
 	u := s.server.DefaultUser()
 	file := filepath.Join(s.dir, "password")
@@ -149,6 +154,7 @@ func TestCredentialFiles(t *testing.T) {
 }
 
 func TestASecretVolumeIsSwapped(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, balenatest.Options{})
 	u := s.server.DefaultUser()
 	volume := filepath.Join(s.dir, "volume")
@@ -209,6 +215,7 @@ func TestHangupAndALostLogReader(t *testing.T) {
 }
 
 func TestQuestionsToARunningAgent(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, balenatest.Options{})
 	contains(t, s.want(1, "healthcheck"), "no injector is running")
 	contains(t, s.want(1, "status"), "no injector is running")
@@ -222,7 +229,7 @@ func TestQuestionsToARunningAgent(t *testing.T) {
 	contains(t, s.want(0, "status"), "ready", "yes", "injector-", "extension", s.token())
 	contains(t, s.want(0, "explain"), "will be extended in", "Another key will take its place", "If the API went away now")
 	r := s.report()
-	if !r.Ready || r.Key == nil || r.Key.ID == 0 || r.Generation != 1 || r.Counts.Mints != 1 || r.SessionExpiry.IsZero() {
+	if k := r.Keys[0]; !r.Ready || !k.Ready || k.Key == nil || k.Key.ID == 0 || k.Generation != 1 || k.Counts.Mints != 1 || k.SessionExpiry.IsZero() {
 		t.Errorf("report: %+v", r)
 	}
 	if code, body := get(t, "http://"+listen+"/readyz"); code != 200 {
@@ -254,6 +261,7 @@ func TestQuestionsToARunningAgent(t *testing.T) {
 }
 
 func TestALongStateDirectory(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, balenatest.Options{})
 	deep := filepath.Join(s.dir, strings.Repeat("d", 60), strings.Repeat("e", 60))
 	if err := os.MkdirAll(deep, 0o700); err != nil {
@@ -267,8 +275,9 @@ func TestALongStateDirectory(t *testing.T) {
 }
 
 func TestAnotherUserIsToldWhoToBe(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
-		t.Skip("changing users takes root, which CI has")
+		t.Fatal("changing users takes root")
 	}
 	s := newStage(t, balenatest.Options{})
 	p := s.start("run")
@@ -289,25 +298,8 @@ func TestAnotherUserIsToldWhoToBe(t *testing.T) {
 	p.stop()
 }
 
-func TestProcessKeepsItsSecretsToItself(t *testing.T) {
-	s := newStage(t, balenatest.Options{})
-	p := s.start("run")
-	s.ready()
-	info, err := os.Stat("/proc/" + itoa(p.cmd.Process.Pid) + "/mem")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if owner := info.Sys().(*syscall.Stat_t).Uid; owner != 0 {
-		t.Errorf("the process can be dumped by user %d", owner)
-	}
-	limits, err := os.ReadFile("/proc/" + itoa(p.cmd.Process.Pid) + "/cmdline")
-	if err != nil || strings.Contains(string(limits), s.env["BALENA_PASSWORD"]) {
-		t.Errorf("arguments: %q, %v", limits, err)
-	}
-	p.stop()
-}
-
 func TestRevokeExpired(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, balenatest.Options{})
 	u := s.server.DefaultUser()
 	old := s.server.AddKey(u, key.Draft("injector", key.User, 1, time.Now()).Name, time.Now().Add(-8*24*time.Hour))
@@ -330,6 +322,7 @@ func TestRevokeExpired(t *testing.T) {
 }
 
 func TestAFleetKey(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, balenatest.Options{})
 	user := s.server.AddKey(s.server.DefaultUser(), "by hand", time.Time{})
 	file := filepath.Join(s.dir, "user-key")

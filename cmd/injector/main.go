@@ -32,7 +32,7 @@ const (
 
 func main() {
 	protect()
-	saveMemory()
+	saveMemory(1)
 	stop, kill, quit := signals()
 	code := run(stop, kill, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
 	quit()
@@ -46,7 +46,9 @@ func signals() (stop, kill context.Context, quit func()) {
 	kill, abandon := context.WithCancel(context.Background())
 	caught := make(chan os.Signal, 4)
 	signal.Notify(caught, syscall.SIGTERM, os.Interrupt, syscall.SIGQUIT)
-	signal.Ignore(syscall.SIGPIPE) // whoever reads the log may go away; the keys must still be revoked
+	// Whoever reads the log may go away; the keys must still be revoked. Caught and not ignored: what
+	// is ignored would be so in children, too.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	go func() {
 		for s := range caught {
 			switch {
@@ -64,12 +66,12 @@ func signals() (stop, kill context.Context, quit func()) {
 
 // saveMemory makes the garbage collector thrifty: what this program holds is small, and its
 // users count megabytes. GOGC and GOMEMLIMIT still win.
-func saveMemory() {
+func saveMemory(keys int) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(8 << 20)
+		debug.SetMemoryLimit(8<<20 + int64(keys)*(22<<10)) // with less it would collect all the time
 	}
 }
 

@@ -49,6 +49,7 @@ func TestMistakes(t *testing.T) {
 		{name: "nothing", code: exitConfig, set: []string{"BALENA_USERNAME", "", "BALENA_PASSWORD", ""}, says: []string{"BALENA_USERNAME", "BALENA_SESSION_TOKEN", "BALENA_API_KEY_FILE"}},
 		{name: "both", code: exitConfig, set: []string{"BALENA_PASSWORD_FILE", "/etc/hostname"}, says: []string{"BALENA_PASSWORD", "keep one"}},
 		{name: "no such file", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "BALENA_PASSWORD_FILE", "/no/such/file"}, says: []string{"BALENA_PASSWORD_FILE", "/no/such/file", "no such file"}},
+		{name: "a password for a path", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "BALENA_PASSWORD_FILE", "hunter2"}, says: []string{"BALENA_PASSWORD_FILE", "is not the path of a file"}},
 		{name: "not a session", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "BALENA_USERNAME", "", "BALENA_SESSION_TOKEN", "s3cr3t-pasted"}, says: []string{"BALENA_SESSION_TOKEN", "eyJ"}},
 		{name: "rotation without a password", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "BALENA_SESSION_TOKEN", "<SESSION>", "INJECTOR_MAX_TTL", "24h"}, says: []string{"INJECTOR_MAX_TTL", "BALENA_PASSWORD"}},
 		{name: "user key for user keys", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "BALENA_USERNAME", "", "BALENA_API_KEY_FILE", "/etc/hostname"}, says: []string{"BALENA_API_KEY_FILE", "fleet and device"}},
@@ -67,7 +68,7 @@ func TestMistakes(t *testing.T) {
 		{name: "no such fleet", code: exitFailed, set: []string{"INJECTOR_KIND", "fleet", "INJECTOR_TARGET", "acme/none"}, says: []string{"acme/none", "INJECTOR_TARGET"}},
 		{name: "no directory", code: exitFailed, set: []string{"INJECTOR_OUTPUT", "<DIR>/none/token"}, says: []string{"<DIR>/none", "tmpfs"}},
 		{name: "on disk", code: exitFailed, set: []string{"INJECTOR_OUTPUT", "<DISK>/token"}, says: []string{"<DISK>", "not in memory", "INJECTOR_REQUIRE_TMPFS=false"}},
-		{name: "a directory in the way", code: exitFailed, set: []string{"INJECTOR_OUTPUT", "<DIR>/taken"}, says: []string{"<DIR>/taken", "directory of that name"}},
+		{name: "a directory in the way", code: exitConfig, set: []string{"INJECTOR_OUTPUT", "<DIR>/taken"}, says: []string{"<DIR>/taken", "is a directory", "balena-token"}},
 		{name: "an open state directory", code: exitFailed, set: []string{"INJECTOR_STATE_DIR", "<DIR>/open"}, says: []string{"<DIR>/open", "chmod 0700"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -140,7 +141,7 @@ func TestCommandLine(t *testing.T) {
 	contains(t, s.want(0, "help", "revoke"), "--expired")
 	contains(t, s.want(0, "version"), "injector ")
 	help := s.want(0, "help")
-	for _, name := range names() {
+	for _, name := range names(nil) {
 		contains(t, help, strings.TrimSuffix(name, "_FILE"))
 	}
 	for _, c := range commands() {

@@ -40,7 +40,7 @@ that Kubernetes makes for a service called injector. This page is made from the 
 | variable | default | meaning |
 |---|---|---|
 `)
-	for f := range fieldsOf[variables]() {
+	for f := range allFields() {
 		value := defaultOf(f)
 		if value != "" && !strings.HasPrefix(value, "(") {
 			value = "`" + value + "`"

@@ -12,26 +12,19 @@ import (
 	"github.com/kelseyhightower/envconfig"
 )
 
-// variables is every setting that is no secret, as text; settings.go gives it a meaning. The
-// full names in the tags keep envconfig from also reading a bare TTL or OUTPUT.
+// variables is every setting that is no secret and not one key's, as text; settings.go gives it a
+// meaning. The full names in the tags keep envconfig from also reading a bare TTL or OUTPUT.
 type variables struct {
 	APIURL          string `envconfig:"BALENA_API_URL" default:"https://api.balena-cloud.com" desc:"the balena API"`
-	Username        string `envconfig:"BALENA_USERNAME" desc:"user name or e-mail address to log in with; needs a password"`
-	Kind            string `envconfig:"INJECTOR_KIND" default:"user" desc:"whose key to make: user, fleet or device"`
-	Target          string `envconfig:"INJECTOR_TARGET" desc:"for a fleet key its slug (org/fleet), uuid or id; for a device key its uuid or id"`
-	Name            string `envconfig:"INJECTOR_NAME" default:"injector" desc:"prefix of the keys' names in the dashboard"`
-	Description     string `envconfig:"INJECTOR_DESCRIPTION" desc:"shown beside the keys in the dashboard, up to 150 characters"`
-	TTL             string `envconfig:"INJECTOR_TTL" default:"1h" desc:"how far ahead a key's expiry is set, at least 10s"`
-	MaxTTL          string `envconfig:"INJECTOR_MAX_TTL" usual:"24h, or TTL if longer; 0 if the credential cannot mint again" desc:"how old a key may get before another replaces it; 0 never"`
-	Overlap         string `envconfig:"INJECTOR_OVERLAP" usual:"1m, or a sixth of TTL if shorter" desc:"how long a replaced key lives on, up to a quarter of TTL"`
-	CheckInterval   string `envconfig:"INJECTOR_CHECK_INTERVAL" default:"5m" desc:"how often to ask whether the key lives, at least 1s"`
-	Output          string `envconfig:"INJECTOR_OUTPUT" default:"/secrets/balena-token" desc:"the file that the app reads"`
-	OutputMode      string `envconfig:"INJECTOR_OUTPUT_MODE" default:"0440" desc:"its mode, octal"`
-	OutputOwner     string `envconfig:"INJECTOR_OUTPUT_OWNER" usual:"who runs the injector" desc:"its owner, numeric uid:gid; either may be empty"`
-	StateDir        string `envconfig:"INJECTOR_STATE_DIR" usual:".injector beside the output" desc:"directory of the journal, lock and socket"`
+	Keys            string `envconfig:"INJECTOR_KEYS" usual:"one key without a name" desc:"names of several keys, such as deploy,fleet; each has variables of its own, INJECTOR_DEPLOY_TTL and so on: docs/apps.md"`
+	StateDir        string `envconfig:"INJECTOR_STATE_DIR" usual:".injector beside the first output" desc:"directory of the journal, lock and socket"`
 	SessionCache    string `envconfig:"INJECTOR_SESSION_CACHE" usual:"none" desc:"file that keeps the session over restarts; never where an app can read"`
 	RequireTmpfs    string `envconfig:"INJECTOR_REQUIRE_TMPFS" default:"true" desc:"refuse outputs that are not in memory"`
-	InitTimeout     string `envconfig:"INJECTOR_INIT_TIMEOUT" default:"2m" desc:"when init gives up, and how long to wait for another injector to leave the state directory"`
+	TemplateFiles   string `envconfig:"INJECTOR_TEMPLATE_FILES" usual:"none" desc:"directory of the files that templates may include"`
+	TemplateEnv     string `envconfig:"INJECTOR_TEMPLATE_ENV" usual:"none" desc:"names of the variables that templates may read"`
+	OnRotation      string `envconfig:"INJECTOR_ON_ROTATION" default:"restart" desc:"what exec does to its command when another key takes over: restart, none, or a signal such as HUP"`
+	KillAfter       string `envconfig:"INJECTOR_KILL_AFTER" default:"3s" desc:"when a command of exec that does not end is ended by force"`
+	InitTimeout     string `envconfig:"INJECTOR_INIT_TIMEOUT" default:"2m" desc:"when init, exec and wait give up, and how long to wait for another injector to leave the state directory"`
 	ShutdownDelay   string `envconfig:"INJECTOR_SHUTDOWN_DELAY" default:"0s" desc:"how long the key lives on after a stop; counts towards INJECTOR_SHUTDOWN_TIMEOUT"`
 	ShutdownTimeout string `envconfig:"INJECTOR_SHUTDOWN_TIMEOUT" default:"7s" desc:"how long a stop may take in all, revoking included"`
 	RevokeOnExit    string `envconfig:"INJECTOR_REVOKE_ON_EXIT" default:"true" desc:"revoke at the end; false leaves the key to the next start"`
@@ -40,6 +33,29 @@ type variables struct {
 	AllowHTTP       string `envconfig:"INJECTOR_ALLOW_HTTP" default:"false" desc:"allow http:// to other hosts than this one, password and all"`
 	LogLevel        string `envconfig:"INJECTOR_LOG_LEVEL" default:"info" desc:"debug, info, warn or error"`
 	LogFormat       string `envconfig:"INJECTOR_LOG_FORMAT" default:"text" desc:"text or json"`
+}
+
+// keyVariables is every setting of one key that is no secret.
+type keyVariables struct {
+	Username       string `envconfig:"BALENA_USERNAME" desc:"user name or e-mail address to log in with; needs a password"`
+	Kind           string `envconfig:"INJECTOR_KIND" default:"user" desc:"whose key to make: user, fleet or device"`
+	Target         string `envconfig:"INJECTOR_TARGET" desc:"for a fleet key its slug (org/fleet), uuid or id; for a device key its uuid or id"`
+	Name           string `envconfig:"INJECTOR_NAME" default:"injector" desc:"prefix of the keys' names in the dashboard"`
+	Description    string `envconfig:"INJECTOR_DESCRIPTION" desc:"shown beside the keys in the dashboard, up to 150 characters"`
+	TTL            string `envconfig:"INJECTOR_TTL" default:"1h" desc:"how far ahead a key's expiry is set, at least 10s"`
+	MaxTTL         string `envconfig:"INJECTOR_MAX_TTL" usual:"24h, or TTL if longer; 0 if the credential cannot mint again" desc:"how old a key may get before another replaces it; 0 never"`
+	Overlap        string `envconfig:"INJECTOR_OVERLAP" usual:"1m, or a sixth of TTL if shorter" desc:"how long a replaced key lives on, up to a quarter of TTL"`
+	CheckInterval  string `envconfig:"INJECTOR_CHECK_INTERVAL" default:"5m" desc:"how often to ask whether the key lives, at least 1s"`
+	Output         string `envconfig:"INJECTOR_OUTPUT" usual:"/secrets/balena-token; none with templates or under exec" desc:"the file that the app reads, or none"`
+	OutputMode     string `envconfig:"INJECTOR_OUTPUT_MODE" default:"0440" desc:"the mode of outputs, octal"`
+	OutputOwner    string `envconfig:"INJECTOR_OUTPUT_OWNER" usual:"who runs the injector" desc:"the owner of outputs, numeric uid:gid; either may be empty"`
+	Templates      string `envconfig:"INJECTOR_TEMPLATES" usual:"none" desc:"further outputs, SOURCE:DESTINATION[:MODE] and a comma between them; SOURCE is a template's file or a preset"`
+	TokenVariables string `envconfig:"INJECTOR_TOKEN_VARIABLES" usual:"BALENA_TOKEN" desc:"the variables that exec puts the token into"`
+	NotifyCommand  string `envconfig:"INJECTOR_NOTIFY_COMMAND" usual:"none" desc:"command to run after a publication: words with blanks between them, or a JSON list; no shell"`
+	NotifySignal   string `envconfig:"INJECTOR_NOTIFY_SIGNAL" usual:"none" desc:"signal to send after a publication, SIGNAL:PROCESS such as HUP:nginx"`
+	NotifyURL      string `envconfig:"INJECTOR_NOTIFY_URL" usual:"none" desc:"request to send after a publication, [METHOD ]URL; POST by default"`
+	NotifyTimeout  string `envconfig:"INJECTOR_NOTIFY_TIMEOUT" default:"10s" desc:"how long a notification may take"`
+	NotifyFirst    string `envconfig:"INJECTOR_NOTIFY_FIRST" default:"false" desc:"notify of the first publication after a start, too"`
 }
 
 // secretVariables never pass through envconfig, whose errors show values. Each may be given as
@@ -73,11 +89,16 @@ func readVariables() (variables, error) {
 	return v, nil
 }
 
-// names lists every variable that has a meaning here.
-func names() []string {
+// names lists every variable that has a meaning here, for keys of those names.
+func names(keys []string) []string {
 	var list []string
-	for f := range fieldsOf[variables]() {
+	for f := range allFields() {
 		list = append(list, f.Tag.Get("envconfig"))
+	}
+	for _, name := range keys {
+		if name != "" {
+			list = append(list, ownNames(name)...)
+		}
 	}
 	for _, s := range secretVariables {
 		if s.name != userKeyVariable {
@@ -86,6 +107,18 @@ func names() []string {
 		list = append(list, s.name+"_FILE")
 	}
 	return list
+}
+
+// allFields are the fields of everybody's variables and of a key's.
+func allFields() func(yield func(reflect.StructField) bool) {
+	return func(yield func(reflect.StructField) bool) {
+		for f := range fieldsOf[variables]() {
+			if !yield(f) {
+				return
+			}
+		}
+		fieldsOf[keyVariables]()(yield)
+	}
 }
 
 func fieldsOf[T any]() func(yield func(reflect.StructField) bool) {
@@ -103,8 +136,8 @@ func fieldsOf[T any]() func(yield func(reflect.StructField) bool) {
 var serviceLinks = regexp.MustCompile(`^INJECTOR_(.+_)?(SERVICE_(HOST|PORT)|PORT)(_|$)`)
 
 // unknownVariables returns a problem for each INJECTOR_ variable without a meaning.
-func unknownVariables(environ []string) []problem {
-	known := names()
+func unknownVariables(environ, keys []string) []problem {
+	known := names(keys)
 	var found []problem
 	for _, kv := range environ {
 		name, _, _ := strings.Cut(kv, "=")
@@ -161,7 +194,7 @@ func printVariables(w io.Writer) {
 		}
 		_, _ = fmt.Fprintf(w, "  %s\n      %s\n", s.name+suffix, s.desc)
 	}
-	for f := range fieldsOf[variables]() {
+	for f := range allFields() {
 		name := f.Tag.Get("envconfig")
 		if value := f.Tag.Get("default"); value != "" {
 			name += "=" + value
@@ -181,8 +214,14 @@ func defaultOf(f reflect.StructField) string {
 }
 
 // hideCredentials takes the credentials out of the environment, which children would inherit.
-func hideCredentials() {
-	for _, s := range secretVariables {
-		_ = os.Unsetenv(s.name)
+func hideCredentials(s settings) {
+	for _, k := range append([]keySettings{{}}, s.Keys...) {
+		for _, secret := range secretVariables {
+			for _, name := range []string{secret.name, scope{k.Key}.own(secret.name)} {
+				if name != userKeyVariable { // the platform's own on balena devices
+					_ = os.Unsetenv(name)
+				}
+			}
+		}
 	}
 }

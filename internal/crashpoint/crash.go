@@ -2,7 +2,8 @@
 
 // Package crashpoint marks the places in file work where a crash would leave something half
 // done. With the tag crash it counts them and, at the one that CRASH_AT names (from 1), kills
-// the process as SIGKILL does. CRASH_LOG names a file that gets a line for each.
+// the process as SIGKILL does; with CRASH_WITH=term it asks it to stop instead, and with
+// CRASH_WITH=panic it panics. CRASH_LOG names a file that gets a line for each.
 package crashpoint
 
 import (
@@ -30,6 +31,17 @@ func Here(name string) {
 		}
 	}
 	if at, err := strconv.Atoi(os.Getenv("CRASH_AT")); err == nil && at == count {
+		crash(os.Getenv("CRASH_WITH"))
+	}
+}
+
+func crash(how string) {
+	switch how {
+	case "term":
+		_ = syscall.Kill(os.Getpid(), syscall.SIGTERM)
+	case "panic":
+		panic("crash point")
+	default:
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {} // until it takes effect
 	}

@@ -21,34 +21,51 @@ func (r *Requests) Observe(kind, class string, took time.Duration) {
 	r.seconds.GetOrCreateFloatCounter(fmt.Sprintf("injector_request_seconds_total{kind=%q}", kind)).Add(took.Seconds())
 }
 
-// WriteMetrics writes a report and the requests in Prometheus' text format.
+// family is a metric and what a key's value of it is.
+type family struct {
+	name, kind, help string
+	value            func(KeyReport) float64
+}
+
+var families = []family{
+	{"injector_ready", "gauge", "1 if an app can rely on the outputs.", func(r KeyReport) float64 { return truth(r.Ready) }},
+	{"injector_generation", "gauge", "How often another key was published, over restarts.", func(r KeyReport) float64 { return float64(r.Generation) }},
+	{"injector_live_keys", "gauge", "Keys that this agent holds at balena.", func(r KeyReport) float64 { return float64(live(r)) }},
+	{"injector_key_expiry_timestamp_seconds", "gauge", "When the published key expires; 0 without one.", expiry},
+	{"injector_session_expiry_timestamp_seconds", "gauge", "When the session ends; 0 without one.", func(r KeyReport) float64 { return unix(r.SessionExpiry) }},
+	{"injector_rotation_overdue", "gauge", "1 while a key is older than MAX_TTL allows, because no new one can be had.", func(r KeyReport) float64 { return truth(overdue(r)) }},
+	{"injector_failing_steps", "gauge", "Steps that failed at their last try.", func(r KeyReport) float64 { return float64(len(r.Trouble)) }},
+	{"injector_mints_total", "counter", "Keys minted.", func(r KeyReport) float64 { return float64(r.Counts.Mints) }},
+	{"injector_extensions_total", "counter", "Expiries moved.", func(r KeyReport) float64 { return float64(r.Counts.Extensions) }},
+	{"injector_rotations_total", "counter", "Keys replaced.", func(r KeyReport) float64 { return float64(r.Counts.Rotations) }},
+	{"injector_revocations_total", "counter", "Keys revoked.", func(r KeyReport) float64 { return float64(r.Counts.Revocations) }},
+	{"injector_unrevoked_keys_total", "counter", "Keys that could have been revoked and were left to expire.", func(r KeyReport) float64 { return float64(r.Counts.Unrevoked) }},
+}
+
+// WriteMetrics writes a report and the requests in Prometheus' text format. With several keys each
+// value has a label "key" with the name.
 func WriteMetrics(w io.Writer, r Report, requests *Requests) {
-	gauge := func(name, help string, value float64) {
-		_, _ = fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s gauge\n", name, help, name)
-		metrics.WriteGaugeFloat64(w, name, value)
+	head := func(name, kind, help string) {
+		_, _ = fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind)
 	}
-	counter := func(name, help string, value int64) {
-		_, _ = fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s counter\n", name, help, name)
-		metrics.WriteCounterUint64(w, name, uint64(value))
+	for _, f := range families {
+		head(f.name, f.kind, f.help)
+		for _, k := range r.Keys {
+			name := f.name
+			if k.Name != "" {
+				name = fmt.Sprintf("%s{key=%q}", f.name, k.Name)
+			}
+			metrics.WriteGaugeFloat64(w, name, f.value(k)) // writes "name value", whatever the type
+		}
 	}
-	gauge("injector_ready", "1 if an app can rely on the outputs.", truth(r.Ready))
-	gauge("injector_generation", "How often another key was published, over restarts.", float64(r.Generation))
-	gauge("injector_live_keys", "Keys that this agent holds at balena.", float64(live(r)))
-	gauge("injector_key_expiry_timestamp_seconds", "When the published key expires; 0 without one.", expiry(r))
-	gauge("injector_session_expiry_timestamp_seconds", "When the session ends; 0 without one.", unix(r.SessionExpiry))
-	gauge("injector_clock_skew_seconds", "How far the local clock is ahead of the server's.", r.ClockSkew.Seconds())
-	gauge("injector_rotation_overdue", "1 while a key is older than MAX_TTL allows, because no new one can be had.", truth(overdue(r)))
-	gauge("injector_failing_steps", "Steps that failed at their last try.", float64(len(r.Trouble)))
-	counter("injector_mints_total", "Keys minted.", r.Counts.Mints)
-	counter("injector_extensions_total", "Expiries moved.", r.Counts.Extensions)
-	counter("injector_rotations_total", "Keys replaced.", r.Counts.Rotations)
-	counter("injector_revocations_total", "Keys revoked.", r.Counts.Revocations)
-	counter("injector_unrevoked_keys_total", "Keys that could have been revoked and were left to expire.", r.Counts.Unrevoked)
-	_, _ = io.WriteString(w, "# HELP injector_requests_total Requests to the API by kind and class of outcome.\n# TYPE injector_requests_total counter\n")
+	head("injector_clock_skew_seconds", "gauge", "How far the local clock is ahead of the server's.")
+	metrics.WriteGaugeFloat64(w, "injector_clock_skew_seconds", r.ClockSkew.Seconds())
+	head("injector_requests_total", "counter", "Requests to the API by kind and class of outcome.")
 	requests.count.WritePrometheus(w)
-	_, _ = io.WriteString(w, "# HELP injector_request_seconds_total Time spent in requests to the API.\n# TYPE injector_request_seconds_total counter\n")
+	head("injector_request_seconds_total", "counter", "Time spent in requests to the API.")
 	requests.seconds.WritePrometheus(w)
-	_, _ = fmt.Fprintf(w, "# HELP injector_info Version and command.\n# TYPE injector_info gauge\ninjector_info{version=%q,command=%q} 1\n", r.Version, r.Command)
+	head("injector_info", "gauge", "Version and command.")
+	_, _ = fmt.Fprintf(w, "injector_info{version=%q,command=%q} 1\n", r.Version, r.Command)
 }
 
 func truth(b bool) float64 {
@@ -65,14 +82,14 @@ func unix(t time.Time) float64 {
 	return float64(t.UnixMilli()) / 1000
 }
 
-func expiry(r Report) float64 {
+func expiry(r KeyReport) float64 {
 	if r.Key == nil {
 		return 0
 	}
 	return unix(r.Key.Expiry)
 }
 
-func live(r Report) int {
+func live(r KeyReport) int {
 	n := len(r.Old)
 	if r.Key != nil && !r.Key.Dead {
 		n++
@@ -83,6 +100,6 @@ func live(r Report) int {
 	return n
 }
 
-func overdue(r Report) bool {
+func overdue(r KeyReport) bool {
 	return r.Key != nil && r.MaxTTL > 0 && r.Key.Expiry.Sub(r.Key.Created) > r.MaxTTL+time.Minute
 }

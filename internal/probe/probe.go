@@ -26,23 +26,31 @@ const SocketName = "injector.sock"
 
 // Agent is what is asked.
 type Agent interface {
-	Status() agent.Status
 	Ready() (bool, string)
 	Alive() bool
 }
 
-// Report is what the socket tells beyond probes: everything about an agent.
+// Report is what the socket tells beyond probes: everything about a process and its keys.
 type Report struct {
+	Ready     bool          `json:"ready"`  // apps can rely on every key
+	Reason    string        `json:"reason"` // why not; empty if they can
+	PID       int           `json:"pid"`
+	Version   string        `json:"version"`
+	Command   string        `json:"command"`
+	ClockSkew time.Duration `json:"clock_skew_ns"` // how far the local clock is ahead
+	Keys      []KeyReport   `json:"keys"`
+}
+
+// KeyReport is everything about one key.
+type KeyReport struct {
+	Name string `json:"name,omitempty"` // in INJECTOR_KEYS; empty: the only one
 	agent.Status
-	PID           int           `json:"pid"`
-	Version       string        `json:"version"`
-	Command       string        `json:"command"`
 	Outputs       []string      `json:"outputs"`
 	SessionExpiry time.Time     `json:"session_expires,omitzero"` // by the server's clock
-	ClockSkew     time.Duration `json:"clock_skew_ns"`            // how far the local clock is ahead
 	TTL           time.Duration `json:"ttl_ns"`
 	MaxTTL        time.Duration `json:"max_ttl_ns"`
 	Overlap       time.Duration `json:"overlap_ns"`
+	Untold        []string      `json:"untold,omitempty"` // notifications that failed at their last try, and why
 }
 
 // Server answers. All fields are required.

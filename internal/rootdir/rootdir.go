@@ -65,18 +65,42 @@ func (d *Dir) Moved() bool {
 // seen. A link, pipe or other file of that name is replaced, never followed. If anything fails
 // the old file stays as it was.
 func (d *Dir) Replace(name string, data []byte, mode fs.FileMode, owner Owner) error {
+	s, err := d.Stage(name, data, mode, owner)
+	if err != nil {
+		return err
+	}
+	return s.Commit()
+}
+
+// Staged is a file that is written and waits to take its name. Commit or Discard it.
+type Staged struct {
+	dir        *Dir
+	temp, name string
+}
+
+// Stage does all of Replace that can fail for want of room or rights, and leaves the old file
+// where it is.
+func (d *Dir) Stage(name string, data []byte, mode fs.FileMode, owner Owner) (*Staged, error) {
 	temp := "." + name + "." + rand.Text()[:10] + tempSuffix
 	crashpoint.Here("before " + name)
 	if err := d.write(temp, data, mode, owner); err != nil {
-		return errors.Join(d.explain(name, err), d.Remove(temp))
+		return nil, errors.Join(d.explain(name, err), d.Remove(temp))
 	}
-	crashpoint.Here("before renaming " + name)
-	if err := d.root.Rename(temp, name); err != nil {
-		return errors.Join(d.explain(name, err), d.Remove(temp))
-	}
-	crashpoint.Here("after renaming " + name)
-	return d.sync()
+	return &Staged{d, temp, name}, nil
 }
+
+// Commit puts the file in its place.
+func (s *Staged) Commit() error {
+	crashpoint.Here("before renaming " + s.name)
+	if err := s.dir.root.Rename(s.temp, s.name); err != nil {
+		return errors.Join(s.dir.explain(s.name, err), s.Discard())
+	}
+	crashpoint.Here("after renaming " + s.name)
+	return s.dir.sync()
+}
+
+// Discard removes the file, which nobody has seen.
+func (s *Staged) Discard() error { return s.dir.Remove(s.temp) }
 
 // tempSuffix ends the names of files that are not whole yet.
 const tempSuffix = ".part"

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// notifySettings is whom to tell of a publication. The zero value: nobody.
+type notifySettings struct {
+	Command []string
+	Signal  syscall.Signal // 0: none
+	Process string         // who gets the signal
+	Method  string
+	URL     string // empty: none
+	Timeout time.Duration
+	First   bool // of the first publication after a start, too
+}
+
+func (p *parser) notify(k *keySettings, v keyVariables) {
+	n := &k.Notify
+	n.Timeout = p.duration("INJECTOR_NOTIFY_TIMEOUT", v.NotifyTimeout, 100*time.Millisecond)
+	n.First = p.boolean("INJECTOR_NOTIFY_FIRST", v.NotifyFirst)
+	n.Command = p.command("INJECTOR_NOTIFY_COMMAND", v.NotifyCommand)
+	if v.NotifySignal != "" {
+		name, process, _ := strings.Cut(v.NotifySignal, ":")
+		sig, ok := signalNamed(name)
+		if n.Signal, n.Process = sig, process; !ok || process == "" || strings.Contains(process, "/") {
+			p.fail("INJECTOR_NOTIFY_SIGNAL", fmt.Sprintf("is %q", clip(v.NotifySignal)), "give SIGNAL:PROCESS, the name as `ps` shows it, such as HUP:nginx")
+		}
+	}
+	if v.NotifyURL != "" {
+		p.notifyURL(n, v.NotifyURL)
+	}
+}
+
+func (p *parser) notifyURL(n *notifySettings, text string) {
+	n.Method, n.URL = http.MethodPost, text
+	if method, rest, ok := strings.Cut(text, " "); ok {
+		n.Method, n.URL = method, strings.TrimSpace(rest)
+	}
+	u, err := url.Parse(n.URL)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.ToUpper(n.Method) != n.Method {
+		p.fail("INJECTOR_NOTIFY_URL", fmt.Sprintf("is %q", clip(text)), "give a URL, or a method and a URL, such as PUT http://localhost:9090/-/reload")
+	}
+}
+
+// command reads an argument list: a JSON list of strings, or words with blanks between them.
+func (p *parser) command(variable, text string) []string {
+	if !strings.HasPrefix(text, "[") {
+		return strings.Fields(text)
+	}
+	var words []string
+	if err := json.Unmarshal([]byte(text), &words); err != nil || len(words) == 0 || words[0] == "" {
+		p.fail(variable, "begins like a JSON list and is none of strings", `give a list such as ["nginx","-s","reload"], or words with blanks between them`)
+	}
+	return words
+}
+
+// signalNamed returns the signal of a name such as HUP or SIGHUP.
+func signalNamed(name string) (syscall.Signal, bool) {
+	name = strings.ToUpper(name)
+	if !strings.HasPrefix(name, "SIG") {
+		name = "SIG" + name
+	}
+	sig := unix.SignalNum(name)
+	return sig, sig != 0
+}

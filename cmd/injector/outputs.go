@@ -1,0 +1,273 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/balena-injector/injector/render"
+)
+
+// noOutput as INJECTOR_OUTPUT leaves the raw file out.
+const noOutput = "none"
+
+// outputs finds out what files a key has: the raw token, and what templates make.
+func (p *parser) outputs(s *settings, k *keySettings, v keyVariables, supervising bool) {
+	mode, owner := p.mode("INJECTOR_OUTPUT_MODE", v.OutputMode), p.owner(v.OutputOwner)
+	path := v.Output
+	switch {
+	case path == "" && (supervising || v.Templates != ""):
+		path = noOutput // the app has what it needs
+	case path == "" && k.Key != "":
+		path = "/secrets/" + k.Key
+	case path == "":
+		path = defaultOutput
+	}
+	if path != noOutput {
+		if info, err := os.Stat(path); err == nil && info.IsDir() && !p.withoutFiles {
+			p.fail("INJECTOR_OUTPUT", path+" is a directory", "give a file in it, such as "+filepath.Join(path, "balena-token"))
+		}
+		k.Outputs = append(k.Outputs, render.Output{Path: p.absolute("INJECTOR_OUTPUT", path), Mode: mode, Owner: owner})
+	}
+	if p.withoutFiles {
+		v.Templates = withoutFiles(v.Templates)
+	}
+	for _, entry := range splitList(v.Templates) {
+		if o, ok := p.templateOutput(s, entry); ok {
+			if o.Owner = owner; o.Mode == 0 {
+				o.Mode = mode
+			}
+			k.Outputs = append(k.Outputs, o)
+		}
+	}
+	if len(k.Outputs) == 0 && !supervising && v.Templates == "" {
+		p.fail("INJECTOR_OUTPUT", "is none, and there are no templates", "give a path, or INJECTOR_TEMPLATES")
+	}
+}
+
+const defaultOutput = "/secrets/balena-token"
+
+// templateOutput reads one entry of INJECTOR_TEMPLATES: SOURCE:DESTINATION[:MODE].
+func (p *parser) templateOutput(s *settings, entry string) (o render.Output, ok bool) {
+	const variable = "INJECTOR_TEMPLATES"
+	before := len(p.problems)
+	parts := strings.Split(entry, ":")
+	if strings.Contains(entry, ";") || strings.Contains(entry, " ") {
+		p.fail(variable, fmt.Sprintf("has the entry %q", clip(entry)), "separate entries with commas, and nothing else")
+		return o, false
+	}
+	if len(parts) < 2 || len(parts) > 3 {
+		p.fail(variable, fmt.Sprintf("has the entry %q", clip(entry)), "give SOURCE:DESTINATION or SOURCE:DESTINATION:MODE, such as dotenv:/secrets/app.env:0440")
+		return o, false
+	}
+	source, destination := parts[0], parts[1]
+	o.Path = p.absolute(variable, destination)
+	if preset, t, found := render.LookUpPreset(source); found {
+		o.Template = t
+		if preset.File != "" {
+			o.Path, o.MakeDir = filepath.Join(o.Path, preset.File), true
+		}
+	} else if filepath.IsAbs(source) {
+		o.Template = render.NewTemplate(source, s.Functions)
+		if _, err := o.Template.Load(); err != nil {
+			p.fail(variable, "has a template that cannot be used", err.Error())
+		}
+	} else {
+		fix := "presets are " + strings.Join(render.Presets(), ", ")
+		if near := nearest(source, render.Presets()); near != "" {
+			fix = "did you mean " + near + "? Presets are " + strings.Join(render.Presets(), ", ")
+		}
+		p.fail(variable, fmt.Sprintf("names %q, which is neither a preset nor an absolute path", clip(source)), fix)
+	}
+	if len(parts) == 3 {
+		o.Mode = p.mode(variable, parts[2])
+	}
+	return o, len(p.problems) == before
+}
+
+func splitList(text string) []string {
+	var list []string
+	for _, part := range strings.Split(text, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			list = append(list, part)
+		}
+	}
+	return list
+}
+
+// templates finds out what templates may reach.
+func (p *parser) templates(s *settings, v variables) {
+	s.Functions.Env = splitList(v.TemplateEnv)
+	for _, name := range s.Functions.Env {
+		if ours(name) {
+			p.fail("INJECTOR_TEMPLATE_ENV", "lists "+clip(name)+", which is the injector's own", "list the app's variables only")
+		}
+	}
+	if v.TemplateFiles != "" {
+		s.Functions.FilesDir = p.absolute("INJECTOR_TEMPLATE_FILES", v.TemplateFiles)
+	}
+}
+
+// ours tells whether a variable is for the injector and nobody else: its settings and its
+// credentials. The API's URL is no secret, and apps read it too.
+func ours(name string) bool {
+	if strings.HasPrefix(name, "INJECTOR_") || name == "BALENA_USERNAME" {
+		return true
+	}
+	for _, s := range secretVariables {
+		if name == s.name && name != userKeyVariable || name == s.name+"_FILE" {
+			return true
+		}
+	}
+	return false
+}
+
+// places finds out where the state lies, and that no two things share a place.
+func (p *parser) places(s *settings, v variables, supervising bool) {
+	s.OnDisk = !p.boolean("INJECTOR_REQUIRE_TMPFS", v.RequireTmpfs)
+	taken, dirs := p.destinations(s), map[string]bool{}
+	for path := range taken {
+		dirs[filepath.Dir(path)] = true
+	}
+	s.StateDir = p.stateDir(s, v, supervising)
+	if dirs[s.StateDir] {
+		p.fail("INJECTOR_STATE_DIR", "is an output's directory, where the app can read", "give a directory of its own")
+	}
+	if v.SessionCache != "" {
+		s.SessionCache = p.absolute("INJECTOR_SESSION_CACHE", v.SessionCache)
+		if dirs[filepath.Dir(s.SessionCache)] {
+			p.fail("INJECTOR_SESSION_CACHE", "lies in an output's directory, where the app could read it", "put it where only the injector can read, such as the state directory")
+		}
+	}
+	p.templateFiles(s)
+}
+
+// templateFiles checks that no template can include what only the injector may read.
+func (p *parser) templateFiles(s *settings) {
+	dir := s.Functions.FilesDir
+	if dir == "" {
+		return
+	}
+	for _, private := range append([]string{s.StateDir, s.SessionCache, "/proc/self/environ"}, s.Files...) {
+		if private != "" && (within(dir, private) || within(resolved(dir), resolved(private)) || within(private, dir)) {
+			p.fail("INJECTOR_TEMPLATE_FILES", "is a directory from which "+private+" can be read", "keep what templates include apart from credentials and state")
+			return
+		}
+	}
+}
+
+// resolved is a path without symbolic links, as far as it exists.
+func resolved(path string) string {
+	if to, err := filepath.EvalSymlinks(path); err == nil {
+		return to
+	}
+	if dir := filepath.Dir(path); dir != path {
+		return filepath.Join(resolved(dir), filepath.Base(path))
+	}
+	return path
+}
+
+// destinations checks that no two outputs are one file, nor one file and what lies beside another.
+func (p *parser) destinations(s *settings) map[string]bool {
+	taken := map[string]bool{}
+	for _, k := range s.Keys {
+		p.scope = scope{k.Key}
+		for _, o := range k.Outputs {
+			for _, path := range []string{o.Path, o.Path + ".json"} {
+				if taken[path] {
+					p.fail("INJECTOR_OUTPUT", "and INJECTOR_TEMPLATES name "+path+" twice (PATH.json lies beside each output)", "give each output a path of its own")
+				}
+				taken[path] = true
+			}
+		}
+	}
+	p.scope = scope{}
+	return taken
+}
+
+func within(dir, path string) bool {
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
+}
+
+// stateDir is where the journal lies: beside the first output, unless it is configured.
+func (p *parser) stateDir(s *settings, v variables, supervising bool) string {
+	if v.StateDir != "" {
+		return p.absolute("INJECTOR_STATE_DIR", v.StateDir)
+	}
+	for _, k := range s.Keys {
+		for _, o := range k.Outputs {
+			if dir := filepath.Dir(o.Path); !o.MakeDir {
+				return filepath.Join(dir, ".injector")
+			} else {
+				return filepath.Join(filepath.Dir(dir), ".injector")
+			}
+		}
+	}
+	if !supervising {
+		return ""
+	}
+	return execStateDir(s)
+}
+
+var variableForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// tokenVariables are the variables that exec puts a key's token into.
+func (p *parser) tokenVariables(text string) []string {
+	names := splitList(text)
+	if text == "" {
+		names = []string{"BALENA_TOKEN"}
+		if p.scope.key != "" {
+			names = []string{"BALENA_TOKEN_" + strings.ToUpper(p.scope.key)}
+		}
+	}
+	for _, name := range names {
+		if !variableForm.MatchString(name) || ours(name) || name == "PATH" || name == "HOME" {
+			p.fail("INJECTOR_TOKEN_VARIABLES", fmt.Sprintf("names %q", clip(name)), "give names of variables that the app reads, such as BALENA_TOKEN")
+		}
+	}
+	if len(names) == 0 {
+		p.fail("INJECTOR_TOKEN_VARIABLES", "names none", "give names of variables that the app reads, such as BALENA_TOKEN")
+	}
+	return names
+}
+
+// child checks what exec needs beyond the rest.
+func (p *parser) child(s *settings) {
+	var seen []string
+	for _, k := range s.Keys {
+		for _, name := range k.Variables {
+			if slices.Contains(seen, name) {
+				p.scope = scope{k.Key}
+				p.fail("INJECTOR_TOKEN_VARIABLES", "names "+name+" for two keys", "give each key its own")
+			}
+			seen = append(seen, name)
+		}
+	}
+	p.scope = scope{}
+	if s.ShutdownDelay > 0 {
+		s.ShutdownDelay = 0
+		s.Warnings = append(s.Warnings, "INJECTOR_SHUTDOWN_DELAY is not used by exec: when the keys are revoked the command has ended")
+	}
+	if s.KillAfter >= s.ShutdownTimeout {
+		p.fail("INJECTOR_KILL_AFTER", "leaves no time to revoke before INJECTOR_SHUTDOWN_TIMEOUT ("+short(s.ShutdownTimeout)+")", "raise the timeout, and the platform's own grace period above that")
+	}
+}
+
+// signals that a rotation or a notification may send, by name.
+func (p *parser) rotation(s *settings, text string) {
+	switch text {
+	case "restart":
+		s.RestartChild = true
+	case "none":
+	default:
+		sig, ok := signalNamed(text)
+		if !ok {
+			p.fail("INJECTOR_ON_ROTATION", fmt.Sprintf("is %q", clip(text)), "give restart, none, or a signal such as HUP")
+		}
+		s.SignalChild = sig
+	}
+}

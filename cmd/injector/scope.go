@@ -1,0 +1,127 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// scope is whose variables are read: those of one key of INJECTOR_KEYS, and for what it has not,
+// everybody's. The zero scope is that of the only key.
+type scope struct{ key string }
+
+// own is the name of a key's own variable: INJECTOR_DEPLOY_TTL for INJECTOR_TTL, and
+// INJECTOR_DEPLOY_PASSWORD_FILE for BALENA_PASSWORD_FILE.
+func (s scope) own(variable string) string {
+	if s.key == "" {
+		return variable
+	}
+	_, rest, _ := strings.Cut(variable, "_")
+	return "INJECTOR_" + strings.ToUpper(s.key) + "_" + rest
+}
+
+// named is the name that a variable is set with, for errors.
+func (s scope) named(variable string) string {
+	if own := s.own(variable); os.Getenv(own) != "" {
+		return own
+	}
+	return variable
+}
+
+// notShared are the variables that a key of several does not take from everybody's: two keys
+// cannot write one file.
+var notShared = []string{"INJECTOR_OUTPUT", "INJECTOR_TEMPLATES", "INJECTOR_TOKEN_VARIABLES"}
+
+// notForAll tells of variables that no key of several would take.
+func (p *parser) notForAll(keys []string) {
+	for _, variable := range notShared {
+		if len(keys) > 0 && keys[0] != "" && os.Getenv(variable) != "" {
+			p.fail(variable, "is set, and with INJECTOR_KEYS each key has its own", "set "+scope{keys[0]}.own(variable)+" and so on")
+		}
+	}
+}
+
+// get returns a variable's text, empty if it is not set.
+func (s scope) get(variable string) string {
+	text := strings.TrimSpace(os.Getenv(s.own(variable)))
+	if text == "" && !(s.key != "" && slices.Contains(notShared, variable)) {
+		text = strings.TrimSpace(os.Getenv(variable))
+	}
+	return text
+}
+
+// readKeyVariables reads what one key is configured with.
+func readKeyVariables(s scope) keyVariables {
+	var v keyVariables
+	fields := reflect.ValueOf(&v).Elem()
+	for i := range fields.NumField() {
+		tag := fields.Type().Field(i).Tag
+		text := s.get(tag.Get("envconfig"))
+		if text == "" {
+			text = tag.Get("default")
+		}
+		fields.Field(i).SetString(text)
+	}
+	return v
+}
+
+var keyNameForm = regexp.MustCompile(`^[a-z][a-z0-9]{0,19}$`)
+
+// keyNames reads INJECTOR_KEYS. Without it there is one key, without a name.
+func (p *parser) keyNames(text string) []string {
+	if text == "" {
+		return []string{""}
+	}
+	var list []string
+	for _, name := range splitList(text) {
+		switch {
+		case !keyNameForm.MatchString(name):
+			p.fail("INJECTOR_KEYS", fmt.Sprintf("names a key %q", clip(name)), "names are up to 20 lower case letters and digits, the first a letter")
+		case slices.Contains(list, name):
+			p.fail("INJECTOR_KEYS", "names "+name+" twice", "")
+		case ambiguous(name) != "":
+			p.fail("INJECTOR_KEYS", "names a key "+name+", whose variable "+ambiguous(name)+" means something else", "give it another name")
+		default:
+			list = append(list, name)
+		}
+	}
+	if len(list) == 0 && len(p.problems) == 0 {
+		p.fail("INJECTOR_KEYS", "names no key", "give names such as deploy,fleet, or unset it")
+	}
+	return list
+}
+
+// ambiguous returns a variable of a key of that name which has a meaning of its own, or which
+// Kubernetes might set.
+func ambiguous(name string) string {
+	shared := names(nil)
+	for _, own := range ownNames(name) {
+		if slices.Contains(shared, own) || serviceLinks.MatchString(own) {
+			return own
+		}
+	}
+	if name == "max" || name == "port" || name == "service" {
+		return "INJECTOR_" + strings.ToUpper(name) + "_…"
+	}
+	return ""
+}
+
+// ownNames lists the variables that a key of that name may have.
+func ownNames(name string) []string {
+	s := scope{name}
+	var list []string
+	for f := range fieldsOf[keyVariables]() {
+		list = append(list, s.own(f.Tag.Get("envconfig")))
+	}
+	list = append(list, s.own("BALENA_USERNAME"))
+	for _, secret := range secretVariables {
+		if secret.name != userKeyVariable {
+			list = append(list, s.own(secret.name))
+		}
+		list = append(list, s.own(secret.name+"_FILE"))
+	}
+	return list
+}

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/balena-injector/injector/render"
+)
+
+// problem is one thing that is wrong with the configuration.
+type problem struct{ Variable, Rule, Fix string }
+
+// configError is all that is wrong with the configuration.
+type configError []problem
+
+// Error lists every problem on a line of its own.
+func (c configError) Error() string {
+	var out strings.Builder
+	fmt.Fprintf(&out, "%d configuration %s:", len(c), plural(len(c), "problem"))
+	for _, p := range c {
+		fmt.Fprintf(&out, "\n  %s %s", p.Variable, p.Rule)
+		if p.Fix != "" {
+			out.WriteString(": " + p.Fix)
+		}
+	}
+	return out.String()
+}
+
+func plural(n int, word string) string {
+	if n == 1 {
+		return word
+	}
+	return word + "s"
+}
+
+const maxDuration = 365 * 24 * time.Hour
+
+// parser collects problems while it reads.
+type parser struct {
+	scope    scope // whose variables are read
+	problems []problem
+	// withoutFiles: templates are not read, only where they go matters
+	withoutFiles bool
+}
+
+// fail notes a problem with a variable, under the name that it has been set with.
+func (p *parser) fail(variable, rule, fix string) {
+	q := problem{p.scope.named(variable), rule, fix} // what is not set anywhere keeps its shared name
+	if !slices.Contains(p.problems, q) {             // what is shared is read for each key
+		p.problems = append(p.problems, q)
+	}
+}
+
+func (p *parser) duration(variable, text string, least time.Duration) time.Duration {
+	d, err := parseDuration(text)
+	switch {
+	case err != nil:
+		p.fail(variable, fmt.Sprintf("is %q, which is no duration", clip(text)), "give a number with a unit, such as 90s, 15m, 1h or 7d")
+	case d < least || d > maxDuration:
+		p.fail(variable, fmt.Sprintf("is %s", clip(text)), fmt.Sprintf("give %s to 365d", short(least)))
+	}
+	return d
+}
+
+// parseDuration reads Go's durations, and days before them.
+func parseDuration(text string) (time.Duration, error) {
+	days, rest, ok := strings.Cut(text, "d")
+	if !ok {
+		return time.ParseDuration(text)
+	}
+	n, err := strconv.ParseUint(days, 10, 16)
+	d := time.Duration(n) * 24 * time.Hour
+	if err != nil || rest == "" {
+		return d, err
+	}
+	more, err := time.ParseDuration(rest)
+	return d + more, err
+}
+
+// clip shortens a value for an error; settings are no secrets, but may be pasted in wrong.
+func clip(text string) string {
+	if len(text) > 24 {
+		return text[:12] + "…"
+	}
+	return text
+}
+
+// short writes a duration without its zero parts.
+func short(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+func (p *parser) boolean(variable, text string) bool {
+	b, err := strconv.ParseBool(text)
+	if err != nil {
+		p.fail(variable, fmt.Sprintf("is %q", clip(text)), "give true or false")
+	}
+	return b
+}
+
+func (p *parser) absolute(variable, path string) string {
+	if !filepath.IsAbs(path) || strings.HasSuffix(path, "/") {
+		p.fail(variable, fmt.Sprintf("is %q, which is no absolute path of a file", path), "start it with / and end it with a name")
+	}
+	return filepath.Clean(path)
+}
+
+func (p *parser) mode(variable, text string) fs.FileMode {
+	n, err := strconv.ParseUint(text, 8, 32)
+	if err != nil || len(text) < 3 || n > 0o777 || n&0o400 == 0 || n&0o002 != 0 {
+		p.fail(variable, fmt.Sprintf("is %q", clip(text)), "give three or four octal digits with which the owner can read and others cannot write, such as 0440")
+	}
+	return fs.FileMode(n)
+}
+
+func (p *parser) owner(text string) render.Owner {
+	if text == "" {
+		return render.Keep
+	}
+	uid, gid, ok := strings.Cut(text, ":")
+	id := func(s string) int {
+		if s == "" {
+			return -1
+		}
+		n, err := strconv.ParseUint(s, 10, 31)
+		ok = ok && err == nil
+		return int(n)
+	}
+	owner := render.Owner{UID: id(uid), GID: id(gid)}
+	if !ok {
+		p.fail("INJECTOR_OUTPUT_OWNER", fmt.Sprintf("is %q", clip(text)), "give numbers as uid:gid, such as 1000:1000 or :1000")
+	}
+	return owner
+}
+
+// readFile reads a small file, with errors for people.
+func readFile(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("it is no regular file")
+	}
+	if err == nil && info.Size() > 1<<20 {
+		err = errors.New("it is longer than 1 MiB")
+	}
+	var data []byte
+	if err == nil {
+		data, err = os.ReadFile(path)
+	}
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		err = p.Err
+	}
+	if err != nil {
+		return nil, fmt.Errorf("file %s: %w", path, err)
+	}
+	return data, nil
+}

@@ -1,0 +1,10 @@
+#!/bin/sh
+# The app reads a dotenv file.
+set -eu
+export INJECTOR_TEMPLATES="dotenv:${SECRETS:=/secrets}/app.env"
+injector run &
+trap 'kill $!; wait' EXIT
+injector wait
+set -a
+. "$SECRETS/app.env"
+curl -fsS -H "Authorization: Bearer $BALENA_TOKEN" "$BALENA_API_URL/actor/v1/whoami"

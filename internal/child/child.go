@@ -1,0 +1,276 @@
+// Package child runs one command for `injector exec`: it starts it, passes signals on, restarts it
+// with another environment, ends it in order and by force, and, as PID 1, buries orphans.
+package child
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+// Config is what a Supervisor is made of.
+type Config struct {
+	Args      []string       // the command, not empty
+	Environ   []string       // its environment but for what Start adds
+	KillAfter time.Duration  // how long it may take to end
+	Restart   bool           // when its variables change
+	Signal    syscall.Signal // sent instead; 0: nothing happens
+	Reaper    *Reaper        // nil: this is not PID 1
+	Log       *slog.Logger
+}
+
+// Supervisor runs the command. Make it with New, and call Run once.
+type Supervisor struct {
+	cfg      Config
+	caught   chan os.Signal
+	vars     chan []string // the newest variables; holds one
+	terminal bool          // the command shares the terminal, and gets its keys from there
+	alone    bool          // we are PID 1 on a terminal: the command has it for itself
+	ending   bool          // it was told to end
+	onEnd    func()
+	current  *process
+}
+
+// process is one start of the command.
+type process struct {
+	cmd  *exec.Cmd
+	done chan struct{} // closed after its end
+	kill *time.Timer   // nil: nobody asked it to end
+}
+
+// Passed are the signals that are passed on to the command. SIGTERM and SIGINT also begin its end.
+var Passed = []os.Signal{syscall.SIGTERM, os.Interrupt, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2,
+	syscall.SIGALRM, syscall.SIGWINCH, syscall.SIGCONT}
+
+// New returns a supervisor, which catches signals from now on.
+func New(cfg Config) *Supervisor {
+	s := &Supervisor{cfg: cfg, caught: make(chan os.Signal, 32), vars: make(chan []string, 1), terminal: isTerminal(os.Stdin)}
+	// PID 1 has no shell above it that would have to get the terminal back, and its signals come from
+	// the container's engine: they must be passed on.
+	s.alone = s.terminal && os.Getpid() == 1
+	s.terminal = s.terminal && !s.alone
+	signal.Notify(s.caught, Passed...)
+	return s
+}
+
+// Vars hands over the variables that the command shall have from now on; the first ones start it.
+// It never blocks. Only one goroutine may call it.
+func (s *Supervisor) Vars(vars []string) {
+	select {
+	case <-s.vars:
+	default:
+	}
+	s.vars <- vars
+}
+
+// ErrNotStarted is returned by Run when stop came before the command was started.
+var ErrNotStarted = errors.New("stopped before the command was started")
+
+// Run runs the command until it ends, and returns its exit code: 128 and the signal's number if a
+// signal ended it. When stop is done before the command was started Run ends with ErrNotStarted;
+// afterwards the command is told to end. onEnd is called once when that begins, whoever wants it.
+func (s *Supervisor) Run(stop context.Context, onEnd func()) (code int, err error) {
+	s.onEnd = onEnd
+	stopped := stop.Done()
+	for {
+		select {
+		case vars := <-s.vars:
+			if err := s.take(vars); err != nil {
+				return 0, err
+			}
+		case sig := <-s.caught:
+			if s.signal(sig.(syscall.Signal)) {
+				return 128 + int(sig.(syscall.Signal)), ErrNotStarted
+			}
+		case <-stopped:
+			if stopped = nil; s.current == nil {
+				return 0, ErrNotStarted
+			}
+			s.end(syscall.SIGTERM)
+		case <-s.ended():
+			s.current.settle()
+			return codeOf(s.current.cmd.ProcessState), nil
+		}
+	}
+}
+
+// Impatient calls f at the first SIGTERM or SIGINT that comes after Run, until ctx is done.
+func (s *Supervisor) Impatient(ctx context.Context, f func()) {
+	for {
+		select {
+		case sig := <-s.caught:
+			if sig == syscall.SIGTERM || sig == os.Interrupt {
+				f()
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Supervisor) ended() <-chan struct{} {
+	if s.current == nil {
+		return nil
+	}
+	return s.current.done
+}
+
+// take starts the command with its variables, or brings them to it.
+func (s *Supervisor) take(vars []string) error {
+	switch {
+	case s.ending:
+		return nil
+	case s.current == nil:
+		return s.start(vars)
+	case s.cfg.Restart:
+		s.cfg.Log.Info("restarting the command: another key takes over")
+		if s.replace(); s.ending {
+			return nil
+		}
+		return s.start(vars)
+	case s.cfg.Signal != 0:
+		s.cfg.Log.Info("signalling the command: another key takes over", "signal", s.cfg.Signal.String())
+		s.send(s.cfg.Signal)
+	default:
+		s.cfg.Log.Warn("another key takes over, and the command still has the old one in its environment (INJECTOR_ON_ROTATION=none)")
+	}
+	return nil
+}
+
+func (s *Supervisor) start(vars []string) error {
+	cmd := exec.Command(s.cfg.Args[0], s.cfg.Args[1:]...)
+	cmd.Env = append(append([]string(nil), s.cfg.Environ...), vars...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	// On a terminal it stays in our process group: the keys for interrupting, stopping and going on
+	// reach both, as in a pipeline. Elsewhere it has a group, so that all it started can be ended.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: !s.terminal, Foreground: s.alone}
+	if err := s.cfg.Reaper.Start(cmd); err != nil {
+		return fmt.Errorf("start %s: %w", s.cfg.Args[0], startError(err))
+	}
+	p := &process{cmd: cmd, done: make(chan struct{})}
+	s.current = p
+	s.cfg.Log.Info("started the command", "command", s.cfg.Args[0], "pid", cmd.Process.Pid)
+	go func() { _ = s.cfg.Reaper.Wait(cmd); close(p.done) }()
+	return nil
+}
+
+func startError(err error) error {
+	if e, ok := errors.AsType[*exec.Error](err); ok {
+		return e.Err
+	}
+	return err
+}
+
+// signal passes a signal on; TERM and INT also begin the command's end, and a second one ends it at
+// once. It returns true if there is no command yet and the signal is one to end with.
+func (s *Supervisor) signal(sig syscall.Signal) (end bool) {
+	final := sig == syscall.SIGTERM || sig == syscall.SIGINT || sig == syscall.SIGQUIT
+	if s.current == nil {
+		return final
+	}
+	if s.terminal && (sig == syscall.SIGINT || sig == syscall.SIGQUIT || sig == syscall.SIGWINCH || sig == syscall.SIGCONT) {
+		return false // the terminal has sent it to the command as well; what it means is the command's choice
+	}
+	switch {
+	case sig != syscall.SIGTERM && sig != syscall.SIGINT:
+		s.send(sig)
+	case s.ending:
+		s.cfg.Log.Warn("a second signal: ending the command by force")
+		s.force(s.current)
+	default:
+		s.end(sig)
+	}
+	return false
+}
+
+// end tells the command to end, and ends it by force if it does not.
+func (s *Supervisor) end(sig syscall.Signal) {
+	if s.ending {
+		return
+	}
+	s.ending = true
+	s.onEnd()
+	s.cfg.Log.Info("stopping the command", "signal", sig.String(), "at_most", s.cfg.KillAfter)
+	s.ask(s.current, sig)
+}
+
+// ask sends sig, and force after the time for that.
+func (s *Supervisor) ask(p *process, sig syscall.Signal) {
+	s.send(sig)
+	p.kill = time.AfterFunc(s.cfg.KillAfter, func() {
+		s.cfg.Log.Warn("the command did not end in time: ending it by force", "pid", p.cmd.Process.Pid)
+		s.force(p)
+	})
+}
+
+// replace ends the command so that another start can follow. Signals are passed on meanwhile.
+func (s *Supervisor) replace() {
+	p := s.current
+	s.ask(p, syscall.SIGTERM)
+	defer p.settle()
+	for {
+		select {
+		case <-p.done:
+			return
+		case sig := <-s.caught:
+			s.duringReplacement(sig.(syscall.Signal))
+		}
+	}
+}
+
+// duringReplacement is signal while the command is on its way out: it is only not started again.
+func (s *Supervisor) duringReplacement(sig syscall.Signal) {
+	if sig == syscall.SIGTERM || sig == syscall.SIGINT && !s.terminal {
+		if s.ending {
+			s.force(s.current)
+			return
+		}
+		s.ending = true
+		s.onEnd()
+		s.cfg.Log.Info("stopping the command instead of restarting it", "signal", sig.String())
+	}
+	s.send(sig)
+}
+
+// settle ends what waits for a process that has ended.
+func (p *process) settle() {
+	if p.kill != nil {
+		p.kill.Stop()
+	}
+}
+
+// send signals the command, and what it started where it has a process group.
+func (s *Supervisor) send(sig syscall.Signal) {
+	if s.current == nil {
+		return
+	}
+	pid := s.current.cmd.Process.Pid
+	if s.current.cmd.SysProcAttr.Setpgid && (sig == syscall.SIGTERM || sig == syscall.SIGINT || sig == syscall.SIGKILL) {
+		pid = -pid
+	}
+	_ = syscall.Kill(pid, sig)
+}
+
+// force ends a process and, where it has a group, all that it started.
+func (s *Supervisor) force(p *process) {
+	if p.cmd.SysProcAttr.Setpgid {
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+		return
+	}
+	_ = p.cmd.Process.Kill()
+}
+
+// codeOf is how a shell tells of a process's end.
+func codeOf(state *os.ProcessState) int {
+	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return 128 + int(status.Signal())
+	}
+	return state.ExitCode()
+}

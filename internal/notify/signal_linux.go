@@ -1,0 +1,103 @@
+package notify
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Signal sends a signal to the processes of a name that run as the same user and can be seen: in
+// other containers only with a shared PID namespace. Of a process and its children of the same
+// name only the parent gets it.
+type Signal struct {
+	Signal  syscall.Signal
+	Process string // as in /proc/PID/comm, or the base name of its first argument
+}
+
+// String names signal and process.
+func (s *Signal) String() string { return unix.SignalName(s.Signal) + " to " + s.Process }
+
+// Tell sends the signal.
+func (s *Signal) Tell(context.Context, Event) error {
+	found, err := s.find()
+	if err != nil {
+		return err
+	}
+	for pid, parent := range found {
+		if _, also := found[parent]; also {
+			continue
+		}
+		if e := s.send(pid); e != nil && !errors.Is(e, unix.ESRCH) {
+			err = errors.Join(err, fmt.Errorf("process %d: %w", pid, e))
+		}
+	}
+	if len(found) == 0 {
+		return fmt.Errorf("no process %s of user %d can be seen: does it run, as this user, and in a shared PID namespace?", s.Process, os.Getuid())
+	}
+	return err
+}
+
+// find returns the processes of that name, with their parents.
+func (s *Signal) find() (map[int]int, error) {
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return nil, err
+	}
+	found := map[int]int{}
+	for _, dir := range dirs {
+		pid, err := strconv.Atoi(filepath.Base(dir))
+		if err != nil || pid == os.Getpid() || !s.matches(pid) {
+			continue
+		}
+		found[pid] = parentOf(pid)
+	}
+	return found, nil
+}
+
+func (s *Signal) matches(pid int) bool {
+	dir := fmt.Sprintf("/proc/%d/", pid)
+	info, err := os.Stat(dir)
+	if err != nil || int(info.Sys().(*syscall.Stat_t).Uid) != os.Getuid() {
+		return false
+	}
+	comm, _ := os.ReadFile(dir + "comm")
+	line, _ := os.ReadFile(dir + "cmdline")
+	first, _, _ := bytes.Cut(line, []byte{0})
+	// Some programs, such as nginx, write what they do into their first argument.
+	word, _, _ := strings.Cut(string(first), ":")
+	return slices.Contains([]string{strings.TrimSpace(string(comm)), filepath.Base(string(first)), word}, s.Process)
+}
+
+func parentOf(pid int) int {
+	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, rest, _ := strings.Cut(string(stat), ") ") // the name before may hold blanks
+	fields := strings.Fields(rest)
+	if len(fields) < 2 {
+		return 0
+	}
+	parent, _ := strconv.Atoi(fields[1])
+	return parent
+}
+
+// send signals the process through a descriptor, after a second look: its number may be another
+// process's by now.
+func (s *Signal) send(pid int) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if !s.matches(pid) {
+		return unix.ESRCH
+	}
+	return unix.PidfdSendSignal(fd, s.Signal, nil, 0)
+}

@@ -1,0 +1,105 @@
+package render
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"text/template"
+	"time"
+)
+
+// Functions says what templates may reach beyond their View. The zero value: nothing.
+type Functions struct {
+	FilesDir string   // the directory that `file` reads from; empty: `file` fails
+	Env      []string // the variables that `env` may read
+}
+
+// table returns the functions that templates may call, beside text/template's own.
+func (f Functions) table() template.FuncMap {
+	return template.FuncMap{
+		// Values as text of other formats.
+		"json":      toJSON,
+		"base64":    func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) },
+		"base64url": func(s string) string { return base64.URLEncoding.EncodeToString([]byte(s)) },
+		"shell":     shellQuote,
+		"host":      hostOf,
+		"trim":      strings.TrimSpace,
+		// Times.
+		"rfc3339": func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+		"unix":    func(t time.Time) int64 { return t.Unix() },
+		"date":    func(layout string, t time.Time) string { return t.UTC().Format(layout) },
+		// The world outside.
+		"file": f.file,
+		"env":  f.env,
+	}
+}
+
+func toJSON(v any) (string, error) {
+	var out strings.Builder
+	e := json.NewEncoder(&out)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return strings.TrimSuffix(out.String(), "\n"), err
+}
+
+// shellQuote returns s as one word of a POSIX shell.
+func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+func hostOf(text string) (string, error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Hostname() == "" {
+		return "", errors.New("host: not a URL")
+	}
+	return u.Hostname(), nil
+}
+
+// file returns the content of a file in FilesDir; links that lead out of it are not followed.
+func (f Functions) file(name string) (string, error) {
+	if f.FilesDir == "" {
+		return "", errors.New("file: set INJECTOR_TEMPLATE_FILES to the directory whose files templates may include")
+	}
+	root, err := os.OpenRoot(f.FilesDir)
+	if err != nil {
+		return "", fmt.Errorf("file: %w", err)
+	}
+	defer func() { _ = root.Close() }()
+	file, err := root.Open(name)
+	if err != nil {
+		return "", fmt.Errorf("file %s in %s: %w", name, f.FilesDir, cause(err))
+	}
+	defer func() { _ = file.Close() }()
+	data, err := io.ReadAll(io.LimitReader(file, maxTemplate+1))
+	if err == nil && len(data) > maxTemplate {
+		err = errors.New("it is longer than 1 MiB")
+	}
+	if err != nil {
+		return "", fmt.Errorf("file %s in %s: %w", name, f.FilesDir, cause(err))
+	}
+	return string(data), nil
+}
+
+func cause(err error) error {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		return p.Err
+	}
+	return err
+}
+
+// env returns a variable that is allowed and set.
+func (f Functions) env(name string) (string, error) {
+	if !slices.Contains(f.Env, name) {
+		return "", fmt.Errorf("env: %s is not in INJECTOR_TEMPLATE_ENV", name)
+	}
+	value, ok := os.LookupEnv(name)
+	if !ok {
+		return "", fmt.Errorf("env: %s is not set", name)
+	}
+	return value, nil
+}
