@@ -1,6 +1,7 @@
 // Command standin serves balenatest's stand-in for the balena API, for trying out the injector
 // without an account. Its first line of output is a JSON object that says where it listens and
-// how to log in. It ends on SIGTERM or SIGINT.
+// how to log in. It ends on SIGTERM or SIGINT,
+// and then says which keys are still live.
 package main
 
 import (
@@ -80,5 +81,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
+	live := s.Live()
+	for _, k := range live {
+		fmt.Fprintf(stderr, "standin: live at the end: %s, until %s\n", k.Name, k.Expiry.UTC().Format(time.RFC3339))
+	}
+	fmt.Fprintf(stderr, "standin: %d live keys at the end\n", len(live))
 	return nil
 }
