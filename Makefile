@@ -9,7 +9,7 @@ VERSION ?=
 TAGS := nethttpomithttp2
 LDFLAGS := -s -w$(if $(VERSION), -X main.release=$(VERSION))
 
-.PHONY: demo test unit fuzz lint build prove bench clients clean
+.PHONY: demo test unit fuzz lint build image e2e prove bench clients clean
 
 demo:
 	$(GO) run ./examples/demo
@@ -17,7 +17,15 @@ demo:
 build:
 	CGO_ENABLED=0 $(GO) build -tags $(TAGS) -trimpath -ldflags="$(LDFLAGS)" -o $(BIN)/injector ./cmd/injector
 
-test: lint unit fuzz
+image:
+	docker build $(if $(GO_IMAGE),--build-arg GO_IMAGE=$(GO_IMAGE)) -t balena-token-injector .
+
+test: lint unit fuzz e2e
+
+# The image and the examples on a real engine; needs busybox, and docker-compose or Docker's Compose.
+e2e:
+	@docker version >/dev/null 2>&1 || echo "LEFT OUT: the image and the Compose examples; there is no Docker Engine"
+	cd e2e && $(GO) test -count=1 -v -timeout 15m .
 
 # Some inputs for each, beyond the seeds that every test run tries. By count: with a time, Go sometimes
 # takes the end of the time for a failure.
@@ -35,6 +43,7 @@ lint: $(BIN)/staticcheck
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "run gofmt -w on these files"; exit 1; }
 	$(GO) vet ./...
 	$(BIN)/staticcheck ./...
+	cd e2e && $(GO) vet ./... && $(BIN)/staticcheck ./...
 	GOOS=darwin $(GO) build -o /dev/null ./cmd/injector
 	GOARCH=arm GOARM=6 CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/injector
 

@@ -1,0 +1,97 @@
+package e2e
+
+import (
+	"debug/elf"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+func TestImage(t *testing.T) {
+	engine(t)
+	if size, err := strconv.Atoi(sh(t, "docker", "image", "inspect", "-f", "{{.Size}}", image)); err != nil || size > 10_000_000 {
+		t.Errorf("the image has %d bytes, want at most 10 MB (%v)", size, err)
+	}
+	for format, want := range map[string]string{
+		"{{.Config.User}}":                                             "65532:65532",
+		"{{json .Config.Entrypoint}}":                                  `["/injector"]`,
+		"{{json .Config.Cmd}}":                                         `["run"]`,
+		"{{.Config.StopSignal}}":                                       "SIGTERM",
+		"{{json .Config.Healthcheck.Test}}":                            `["CMD","/injector","healthcheck"]`,
+		"{{.Config.Healthcheck.Interval}}":                             "2s",
+		`{{index .Config.Labels "org.opencontainers.image.licenses"}}`: "Apache-2.0",
+	} {
+		if got := sh(t, "docker", "image", "inspect", "-f", format, image); got != want {
+			t.Errorf("%s is %s, want %s", format, got, want)
+		}
+	}
+	if out := sh(t, "docker", "run", "--rm", "--read-only", "--cap-drop=ALL", "--user=4711:4711", "--network=none", image, "version"); out == "" {
+		t.Error("no version")
+	}
+}
+
+// content copies a file out of an image.
+func content(t *testing.T, image, file string) string {
+	t.Helper()
+	id := sh(t, "docker", "create", image)
+	defer func() { _ = exec.Command("docker", "rm", id).Run() }()
+	to := filepath.Join(t.TempDir(), "file")
+	sh(t, "docker", "cp", id+":"+file, to)
+	return to
+}
+
+func TestImageHasCertificates(t *testing.T) {
+	engine(t)
+	pem, err := os.ReadFile(content(t, image, "/etc/ssl/certs/ca-certificates.crt"))
+	if n := strings.Count(string(pem), "BEGIN CERTIFICATE"); err != nil || n < 50 {
+		t.Errorf("%d certificates, %v", n, err)
+	}
+}
+
+func TestImageForOtherMachines(t *testing.T) {
+	for _, c := range []struct {
+		arch, variant string
+		machine       elf.Machine
+	}{{"arm64", "", elf.EM_AARCH64}, {"arm", "v7", elf.EM_ARM}, {"arm", "v6", elf.EM_ARM}} {
+		t.Run(c.arch+c.variant, func(t *testing.T) {
+			engine(t)
+			tag := image + ":" + c.arch + c.variant
+			cmd := exec.Command("docker", "build", "-q", "--build-arg", "GO_IMAGE="+toolchain, "--build-arg", "TARGETARCH="+c.arch, "--build-arg", "TARGETVARIANT="+c.variant, "-t", tag, "..")
+			cmd.Env = append(os.Environ(), "DOCKER_BUILDKIT=0")
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatal(err, string(out))
+			}
+			f, err := elf.Open(content(t, tag, "/injector"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = f.Close() }()
+			if libs, _ := f.ImportedLibraries(); f.Machine != c.machine || len(libs) > 0 {
+				t.Errorf("a binary for %v with %v", f.Machine, libs)
+			}
+			if size, _ := strconv.Atoi(sh(t, "docker", "image", "inspect", "-f", "{{.Size}}", tag)); size > 10_000_000 {
+				t.Errorf("%d bytes", size)
+			}
+		})
+	}
+}
+
+// BuildKit is the default of newer engines. Debian's own client reaches the engine's without a plugin.
+func TestImageWithBuildKit(t *testing.T) {
+	engine(t)
+	docker := "docker"
+	if _, err := os.Stat("/usr/bin/docker"); err == nil {
+		docker = "/usr/bin/docker"
+	}
+	cmd := exec.Command(docker, "build", "-q", "--build-arg", "GO_IMAGE="+toolchain, "-t", image+":buildkit", "..")
+	cmd.Env = append(os.Environ(), "DOCKER_BUILDKIT=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatal(err, string(out))
+	}
+	if got := sh(t, "docker", "image", "inspect", "-f", "{{json .Config.Entrypoint}}", image+":buildkit"); got != `["/injector"]` {
+		t.Error(got)
+	}
+}
