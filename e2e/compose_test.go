@@ -134,7 +134,8 @@ func TestNetworkCut(t *testing.T) {
 	p.up()
 	token, net, server := p.read("app", "/secrets/balena-token"), p.name+"_default", p.container("standin")
 	sh(t, "docker", "network", "disconnect", net, server)
-	p.saysEventually("injector", "level=WARN")
+	// Packets are lost, and nobody says so: a request waits for its own end, 20 s.
+	p.eventually("a warning", 40*time.Second, func() bool { return strings.Contains(p.logs("injector"), "level=WARN") })
 	if p.read("app", "/secrets/balena-token") != token {
 		t.Error("the outage cost the token")
 	}

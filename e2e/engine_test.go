@@ -21,9 +21,19 @@ const (
 var ran atomic.Int32 // tests on the engine
 
 func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	var err error
+	if toolsDir, err = os.MkdirTemp("", "injector-e2e-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(toolsDir) }()
 	code := m.Run()
 	fmt.Printf("end-to-end tests on a Docker Engine: %d\n", ran.Load())
-	os.Exit(code)
+	return code
 }
 
 var build = sync.OnceValue(func() error {

@@ -2,110 +2,322 @@ package e2e
 
 import (
 	"bytes"
-	"io/fs"
+	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/pod-security-admission/api"
 	"k8s.io/pod-security-admission/policy"
-	"sigs.k8s.io/kustomize/api/krusty"
-	"sigs.k8s.io/kustomize/kyaml/filesys"
-	"sigs.k8s.io/yaml"
 )
 
-// built is a kustomization's result, made with the library that kubectl has inside.
+var update = flag.Bool("update", false, "write examples/k8s/plain anew")
+
+const k8sDir = "../examples/k8s/"
+
+// homes are the forms in which the injector runs on Kubernetes: a kustomization, and its plain file.
+var homes = map[string]string{
+	"sidecar": "base", "classic": "overlays/classic", "job": "overlays/job", "exec": "overlays/exec",
+	"keys": "overlays/keys", "replicas": "overlays/replicas",
+}
+
+// built is what `kubectl kustomize` makes of a kustomization.
 func built(t *testing.T, dir string) []byte {
 	t.Helper()
-	// The library holds paths against the working directory with its links resolved.
-	dir, err := filepath.EvalSymlinks(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	made, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
-	if err != nil {
-		t.Fatalf("%s: %v", dir, err)
-	}
-	out, err := made.AsYaml()
-	if err != nil {
-		t.Fatal(err)
+	var complaints bytes.Buffer
+	cmd := kubectl(t, "kustomize", dir)
+	cmd.Stderr = &complaints
+	out, err := cmd.Output()
+	if err != nil || complaints.Len() > 0 {
+		t.Fatalf("kubectl kustomize %s: %v %s", dir, err, complaints.String())
 	}
 	return out
 }
 
-func TestPlainFileIsTheKustomizationsResult(t *testing.T) {
-	plain, err := os.ReadFile("../examples/k8s/plain/sidecar.yaml")
+// decoded are the objects of a manifest. Fields that the API does not have, or has twice, fail.
+func decoded(t *testing.T, name string, manifest []byte) []runtime.Object {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{appsv1.AddToScheme, batchv1.AddToScheme, corev1.AddToScheme, policyv1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			t.Fatal(err)
+		}
+	}
+	strict := serializer.NewCodecFactory(scheme, serializer.EnableStrict).UniversalDeserializer()
+	var objects []runtime.Object
+	for _, doc := range bytes.Split(manifest, []byte("\n---\n")) {
+		object, _, err := strict.Decode(doc, nil, nil)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		objects = append(objects, object)
+	}
+	return objects
+}
+
+// template is the object's pods, nil if it has none.
+func template(object runtime.Object) *corev1.PodTemplateSpec {
+	switch o := object.(type) {
+	case *appsv1.Deployment:
+		return &o.Spec.Template
+	case *appsv1.StatefulSet:
+		return &o.Spec.Template
+	case *batchv1.Job:
+		return &o.Spec.Template
+	}
+	return nil
+}
+
+// pods are the templates of a home's plain file.
+func pods(t *testing.T, home string) []*corev1.PodTemplateSpec {
+	t.Helper()
+	file := k8sDir + "plain/" + home + ".yaml"
+	raw, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, body, _ := bytes.Cut(plain, []byte("\n"))
-	if want := built(t, "../examples/k8s/base"); !bytes.Equal(body, want) {
-		t.Errorf("plain/sidecar.yaml differs from: kubectl kustomize examples/k8s/base\n%s", want)
+	var found []*corev1.PodTemplateSpec
+	for _, object := range decoded(t, file, raw) {
+		if pod := template(object); pod != nil {
+			found = append(found, pod)
+		}
+	}
+	return found
+}
+
+func TestDecodingIsStrict(t *testing.T) {
+	doc := "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {containers: [{name: x, imagePullPolice: Always}]}\n"
+	scheme := runtime.NewScheme()
+	if err := corev1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := serializer.NewCodecFactory(scheme, serializer.EnableStrict).UniversalDeserializer().Decode([]byte(doc), nil, nil)
+	if err == nil || !strings.Contains(err.Error(), "imagePullPolice") {
+		t.Error("an unknown field passes:", err)
 	}
 }
 
-// Unknown fields fail, and the restricted profile is judged by the cluster's own rules, then ours.
-func TestManifests(t *testing.T) {
-	found := 0
-	err := filepath.WalkDir("../examples/k8s/plain", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		for _, doc := range strings.Split(string(text), "\n---\n") {
-			var app appsv1.Deployment
-			if err := yaml.UnmarshalStrict([]byte(doc), &app); err != nil {
-				t.Errorf("%s: %v", path, err)
-				continue
+// The plain files are the kustomizations' results: go test ./e2e -run TestPlainFiles -update
+func TestPlainFiles(t *testing.T) {
+	files, err := filepath.Glob(k8sDir + "plain/*.yaml")
+	if err != nil || !*update && len(files) != len(homes) {
+		t.Errorf("%d plain files for %d homes, %v", len(files), len(homes), err)
+	}
+	for home, dir := range homes {
+		file := k8sDir + "plain/" + home + ".yaml"
+		want := fmt.Appendf(nil, "# Made by: kubectl kustomize examples/k8s/%s\n# How to use it: docs/kubernetes.md. Yours are the image, the API's URL, and the Secret \"balena-login\".\n%s", dir, built(t, k8sDir+dir))
+		if *update {
+			if err := os.WriteFile(file, want, 0o644); err != nil {
+				t.Fatal(err)
 			}
-			found++
-			checkPod(t, path, &app.Spec.Template)
 		}
-		return nil
-	})
-	if err != nil || found == 0 {
-		t.Fatal("manifests:", found, err)
+		if got, err := os.ReadFile(file); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s is not what kubectl kustomize makes of %s (%v); `cd e2e && go test -run TestPlainFiles -update` writes it", file, dir, err)
+		}
 	}
 }
 
-func checkPod(t *testing.T, path string, pod *corev1.PodTemplateSpec) {
+// TestManifests judges every pod by the restricted profile, with the cluster's own rules and then field by
+// field, and by what the injector needs beyond it.
+func TestManifests(t *testing.T) {
+	for home := range homes {
+		t.Run(home, func(t *testing.T) {
+			found := pods(t, home)
+			if len(found) != 1 {
+				t.Fatalf("%d pods", len(found))
+			}
+			restricted(t, found[0])
+			checkPod(t, &found[0].Spec)
+		})
+	}
+}
+
+// restricted asks the rules that the cluster's own admission has.
+func restricted(t *testing.T, pod *corev1.PodTemplateSpec) {
 	t.Helper()
 	evaluator, err := policy.NewEvaluator(policy.DefaultChecks())
 	if err != nil {
 		t.Fatal(err)
 	}
-	restricted := api.LevelVersion{Level: api.LevelRestricted, Version: api.LatestVersion()}
-	for _, r := range evaluator.EvaluatePod(restricted, &pod.ObjectMeta, &pod.Spec) {
+	level := api.LevelVersion{Level: api.LevelRestricted, Version: api.LatestVersion()}
+	for _, r := range evaluator.EvaluatePod(level, &pod.ObjectMeta, &pod.Spec) {
 		if !r.Allowed {
-			t.Errorf("%s: not restricted: %s %s", path, r.ForbiddenReason, r.ForbiddenDetail)
-		}
-	}
-	s := pod.Spec
-	if s.AutomountServiceAccountToken == nil || *s.AutomountServiceAccountToken || s.EnableServiceLinks == nil || *s.EnableServiceLinks {
-		t.Errorf("%s: a service account's token or service links", path)
-	}
-	if s.TerminationGracePeriodSeconds == nil || *s.TerminationGracePeriodSeconds < 15 {
-		t.Errorf("%s: the grace period leaves no room for revoking", path)
-	}
-	for _, c := range append(s.InitContainers, s.Containers...) {
-		if c.SecurityContext.ReadOnlyRootFilesystem == nil || !*c.SecurityContext.ReadOnlyRootFilesystem || c.Resources.Limits.Memory().IsZero() || c.Resources.Requests.Cpu().IsZero() {
-			t.Errorf("%s: %s can write its root, or has no limits", path, c.Name)
-		}
-		for _, m := range c.VolumeMounts {
-			if m.SubPath != "" || c.Name != "injector" && !m.ReadOnly {
-				t.Errorf("%s: %s mounts %s by subPath or writable", path, c.Name, m.Name)
-			}
-		}
-	}
-	for _, v := range s.Volumes {
-		if e := v.EmptyDir; e != nil && (e.Medium != corev1.StorageMediumMemory || e.SizeLimit.IsZero()) {
-			t.Errorf("%s: %s is not in memory, or has no limit", path, v.Name)
+			t.Errorf("not restricted: %s %s", r.ForbiddenReason, r.ForbiddenDetail)
 		}
 	}
 }
+
+func checkPod(t *testing.T, s *corev1.PodSpec) {
+	t.Helper()
+	is := func(b *bool, want bool) bool { return b != nil && *b == want }
+	if !is(s.AutomountServiceAccountToken, false) || !is(s.EnableServiceLinks, false) {
+		t.Error("a service account's token, or service links")
+	}
+	if s.HostNetwork || s.HostPID || s.HostIPC {
+		t.Error("a namespace of the host")
+	}
+	if sc := s.SecurityContext; sc == nil || sc.FSGroup == nil || !is(sc.RunAsNonRoot, true) || sc.SeccompProfile == nil || sc.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
+		t.Errorf("the pod's security context: %+v", s.SecurityContext)
+	}
+	if s.TerminationGracePeriodSeconds == nil || *s.TerminationGracePeriodSeconds < 40 {
+		t.Error("the grace period leaves no room for the app's stop and for revoking")
+	}
+	for _, c := range append(append([]corev1.Container{}, s.InitContainers...), s.Containers...) {
+		checkContainer(t, &c)
+	}
+	for _, v := range s.Volumes {
+		checkVolume(t, &v)
+	}
+}
+
+func checkContainer(t *testing.T, c *corev1.Container) {
+	t.Helper()
+	sc := c.SecurityContext
+	want := &corev1.SecurityContext{AllowPrivilegeEscalation: new(bool), ReadOnlyRootFilesystem: ptr(true), RunAsNonRoot: ptr(true), RunAsUser: sc.RunAsUser,
+		Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}, SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}}
+	if !reflect.DeepEqual(sc, want) || sc.RunAsUser == nil || *sc.RunAsUser == 0 {
+		t.Errorf("%s: the security context is %+v", c.Name, sc)
+	}
+	if c.Resources.Limits.Memory().IsZero() || c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() {
+		t.Errorf("%s has no requests or limits", c.Name)
+	}
+	injects := c.Image == injectorImage || strings.Contains(strings.Join(c.Command, " "), "injector exec")
+	for _, m := range c.VolumeMounts {
+		if m.SubPath != "" || m.SubPathExpr != "" {
+			t.Errorf("%s mounts %s by subPath", c.Name, m.Name)
+		}
+		if m.Name == "balena-login" && (!injects || !m.ReadOnly) {
+			t.Errorf("%s mounts the credential", c.Name)
+		}
+		if !injects && !m.ReadOnly {
+			t.Errorf("%s can write to %s", c.Name, m.Name)
+		}
+	}
+	if c.Image == injectorImage && c.ImagePullPolicy != corev1.PullIfNotPresent {
+		t.Errorf("%s: without a tag the image would be pulled each time", c.Name)
+	}
+	always := c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
+	if always && (c.StartupProbe == nil || c.ReadinessProbe == nil || c.LivenessProbe == nil) {
+		t.Errorf("%s: a native sidecar without all probes", c.Name)
+	}
+}
+
+func checkVolume(t *testing.T, v *corev1.Volume) {
+	t.Helper()
+	switch {
+	case v.EmptyDir != nil:
+		if v.EmptyDir.SizeLimit.IsZero() || v.Name != "program" && v.EmptyDir.Medium != corev1.StorageMediumMemory {
+			t.Errorf("%s is not in memory, or has no limit", v.Name)
+		}
+	case v.Secret != nil:
+		if v.Secret.DefaultMode == nil || *v.Secret.DefaultMode != 0o440 {
+			t.Errorf("%s: the mode is %v", v.Name, v.Secret.DefaultMode)
+		}
+	default:
+		t.Errorf("%s is neither", v.Name)
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// A budget that allows no disruption would block every drain of a node.
+func TestDisruptionBudgetBlocksNoDrain(t *testing.T) {
+	raw, err := os.ReadFile(k8sDir + "plain/replicas.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var replicas int32
+	var budget *policyv1.PodDisruptionBudget
+	for _, object := range decoded(t, "replicas.yaml", raw) {
+		switch o := object.(type) {
+		case *appsv1.Deployment:
+			replicas = *o.Spec.Replicas
+		case *policyv1.PodDisruptionBudget:
+			budget = o
+		}
+	}
+	if replicas < 2 || budget == nil || budget.Spec.MaxUnavailable.IntValue() != 1 || budget.Spec.Selector.MatchLabels["app"] != "app" {
+		t.Errorf("%d replicas, %+v", replicas, budget)
+	}
+}
+
+// TestComponent adds the sidecar to Deployments of users, which have much that must stay as it is.
+func TestComponent(t *testing.T) {
+	dir := t.TempDir()
+	component, err := filepath.Abs(k8sDir + "component")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if component, err = filepath.Rel(dir, component); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"kustomization.yaml": "resources: [mine.yaml]\ncomponents:\n  - " + component + "\n", "mine.yaml": mine} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	objects := decoded(t, "the result", built(t, dir))
+	if len(objects) != 2 {
+		t.Fatalf("%d objects", len(objects))
+	}
+	for _, object := range objects {
+		s := template(object).Spec
+		if len(s.InitContainers) != 2 || s.InitContainers[0].Name != "injector" || s.InitContainers[1].Name != "migrate" {
+			t.Errorf("init containers, of which the user's may need the token: %+v", s.InitContainers)
+		}
+		if len(s.Volumes) != 3 || len(s.Containers) != 1 || s.Containers[0].Image != "mine" || len(s.Containers[0].VolumeMounts) != 2 {
+			t.Errorf("the user's own is not as it was: %+v", s)
+		}
+		if s.AutomountServiceAccountToken != nil || s.TerminationGracePeriodSeconds == nil || *s.TerminationGracePeriodSeconds != 300 {
+			t.Error("the component changes what is not its own")
+		}
+	}
+}
+
+const mine = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: mine}
+spec:
+  selector: {matchLabels: {app: mine}}
+  template:
+    metadata: {labels: {app: mine}}
+    spec:
+      terminationGracePeriodSeconds: 300
+      initContainers: [{name: migrate, image: mine}]
+      containers:
+        - name: mine
+          image: mine
+          volumeMounts:
+            - {name: data, mountPath: /data}
+            - {name: balena-token, mountPath: /secrets, readOnly: true}
+      volumes: [{name: data, emptyDir: {}}]
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: mine}
+spec:
+  serviceName: mine
+  selector: {matchLabels: {app: mine}}
+  template:
+    metadata: {labels: {app: mine}}
+    spec:
+      terminationGracePeriodSeconds: 300
+      initContainers: [{name: migrate, image: mine}]
+      containers:
+        - name: mine
+          image: mine
+          volumeMounts:
+            - {name: data, mountPath: /data}
+            - {name: balena-token, mountPath: /secrets, readOnly: true}
+      volumes: [{name: data, emptyDir: {}}]
+`

@@ -1,11 +1,8 @@
 package e2e
 
 import (
-	"crypto/md5"
 	"crypto/rand"
-	"encoding/json"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,7 +15,7 @@ const password = "correct horse battery"
 
 // project is one compose file that runs beside a stand-in for the API, in networks and volumes of its own.
 type project struct {
-	t       *testing.T
+	*standin
 	name    string
 	file    string
 	service string // the one that has the injector
@@ -33,7 +30,8 @@ type project struct {
 func newProject(t *testing.T, file, service string) *project {
 	t.Helper()
 	engine(t)
-	p := &project{t: t, name: "e2e" + strings.ToLower(rand.Text()[:8]), file: "../examples/compose/" + file, service: service, dir: t.TempDir()}
+	p := &project{name: "e2e" + strings.ToLower(rand.Text()[:8]), file: "../examples/compose/" + file, service: service, dir: t.TempDir()}
+	p.standin = &standin{t, p.address}
 	secret := filepath.Join(p.dir, "password")
 	p.env = map[string]string{"INJECTOR_IMAGE": image, "APP_IMAGE": busybox, "BALENA_USERNAME": "injector", "BALENA_API_URL": "http://standin:8990",
 		"BALENA_PASSWORD_FILE": secret, "BALENA_PASSWORD": password, "COMPOSE_IGNORE_ORPHANS": "1"}
@@ -153,83 +151,13 @@ func (p *project) read(service, file string) string {
 	return out
 }
 
-func (p *project) api() string {
+// address is where the stand-in is, seen from this machine; it can change when its network does.
+func (p *project) address() string {
 	p.t.Helper()
-	return "http://" + p.inspect("standin", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}") + ":8990"
-}
-
-type liveKey struct {
-	ID     int64     `json:"id"`
-	Name   string    `json:"name"`
-	Expiry time.Time `json:"expiry"`
-}
-
-func (p *project) get(path string, into any) {
-	p.t.Helper()
-	answer, err := http.Get(p.api() + path)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	defer func() { _ = answer.Body.Close() }()
-	if err := json.NewDecoder(answer.Body).Decode(into); err != nil {
-		p.t.Fatal(err)
-	}
-}
-
-func (p *project) live() (keys []liveKey) {
-	p.t.Helper()
-	p.get("/standin/keys", &keys)
-	return keys
-}
-
-func (p *project) wantLive(n int) []liveKey {
-	p.t.Helper()
-	live := p.live()
-	if len(live) != n {
-		p.t.Fatalf("live keys: %v, want %d", live, n)
-	}
-	return live
-}
-
-// deleteKey is what somebody in the dashboard does.
-func (p *project) deleteKey(id int64) {
-	p.t.Helper()
-	r, _ := http.NewRequest(http.MethodDelete, fmt.Sprintf("%s/standin/keys/%d", p.api(), id), nil)
-	answer, err := http.DefaultClient.Do(r)
-	if err != nil || answer.StatusCode != http.StatusOK {
-		p.t.Fatal("the key could not be deleted", err)
-	}
-	_ = answer.Body.Close()
-}
-
-// wantAccepted asks the server for its verdict on a token.
-func (p *project) wantAccepted(token string) {
-	p.t.Helper()
-	r, _ := http.NewRequest(http.MethodGet, p.api()+"/actor/v1/whoami", nil)
-	r.Header.Set("Authorization", "Bearer "+token)
-	answer, err := http.DefaultClient.Do(r)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	_ = answer.Body.Close()
-	if answer.StatusCode != http.StatusOK {
-		p.t.Fatalf("the server answers %s to the app's token", answer.Status)
-	}
-}
-
-// eventually waits until something is so.
-func (p *project) eventually(what string, within time.Duration, so func() bool) {
-	p.t.Helper()
-	for end := time.Now().Add(within); !so(); time.Sleep(100 * time.Millisecond) {
-		if time.Now().After(end) {
-			p.t.Fatalf("not within %v: %s", within, what)
-		}
-	}
+	return p.inspect("standin", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}")
 }
 
 func (p *project) saysEventually(service, what string) {
 	p.t.Helper()
 	p.eventually(service+" says "+what, 20*time.Second, func() bool { return strings.Contains(p.logs(service), what) })
 }
-
-func md5sum(s string) string { return fmt.Sprintf("%x", md5.Sum([]byte(s))) }

@@ -153,13 +153,22 @@ func TestAnExporterUnderExec(t *testing.T) {
 	p := s.start("exec", "--", python, "-u", filepath.Join(clientsDir, "exporter.py"))
 	s.eventually("an extension", func() bool { return s.server.Count("extend") > 0 })
 	s.eventually("a rotation and its end", func() bool { return s.server.Count("mint") > 1 && s.server.Count("revoke") > 0 })
-	time.Sleep(time.Second)
+	s.eventually("the restarted exporter", func() bool { return len(exporters(t, p.stdout.String())) == s.server.Count("mint") })
 	p.signal(syscall.SIGTERM)
 	if code := p.wait(8 * time.Second); code != 143 {
 		t.Errorf("exit %d", code)
 	}
+	if pids := exporters(t, p.stdout.String()); len(pids) != s.server.Count("mint") {
+		t.Errorf("%d processes for %d keys: %v", len(pids), s.server.Count("mint"), pids)
+	}
+	s.wantLive(0)
+}
+
+// exporters are the processes of the exporter that have had answers, and how many each had. None is refused.
+func exporters(t *testing.T, out string) map[string]int {
+	t.Helper()
 	pids := map[string]int{}
-	for line := range strings.Lines(p.stdout.String()) {
+	for line := range strings.Lines(out) {
 		var pid, what, who string
 		if _, err := fmt.Sscan(line, &pid, &what, &who); err != nil {
 			continue
@@ -169,8 +178,5 @@ func TestAnExporterUnderExec(t *testing.T) {
 			t.Errorf("the exporter was %s", strings.TrimSpace(line))
 		}
 	}
-	if len(pids) != s.server.Count("mint") {
-		t.Errorf("%d processes for %d keys: %v", len(pids), s.server.Count("mint"), pids)
-	}
-	s.wantLive(0)
+	return pids
 }

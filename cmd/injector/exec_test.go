@@ -115,12 +115,11 @@ func TestExecSignalsInsteadOfRestarting(t *testing.T) {
 	output := s.token()
 	s.set("INJECTOR_OUTPUT", output, "INJECTOR_CHECK_INTERVAL", "1s", "INJECTOR_ON_ROTATION", "USR1")
 	record := filepath.Join(s.dir, "seen")
-	p := s.start("exec", "--", "sh", "-c", `cat `+output+` >> `+record+`; echo >> `+record+`; trap 'cat `+output+` >> `+record+`; echo >> `+record+`' USR1; while :; do sleep 0.05; done`)
-	s.eventually("a start", func() bool { return len(lines(record)) == 1 })
-	time.Sleep(200 * time.Millisecond) // let it set its trap
+	p := s.start("exec", "--", "sh", "-c", `cat `+output+` >> `+record+`; echo >> `+record+`; trap 'cat `+output+` >> `+record+`; echo >> `+record+`' USR1; echo ready >> `+record+`; while :; do sleep 0.05; done`)
+	s.eventually("a start", func() bool { return len(lines(record)) == 2 })
 	s.server.DeleteKey(s.server.Live()[0].ID)
-	s.eventually("the signal", func() bool { return len(lines(record)) == 2 })
-	if !s.server.Accepts(lines(record)[1]) {
+	s.eventually("the signal", func() bool { return len(lines(record)) == 3 })
+	if !s.server.Accepts(lines(record)[2]) {
 		t.Error("the file had no good token when the signal came")
 	}
 	p.signal(syscall.SIGTERM)
@@ -303,7 +302,11 @@ func TestInstallAndWait(t *testing.T) {
 	contains(t, app.want(1, "wait"), "gave up after 1s", s.token())
 	app.set("INJECTOR_INIT_TIMEOUT", "20s")
 	p := app.start("wait", "--", "sh", "-c", "cat "+s.token()+"; env; exit 6")
-	time.Sleep(300 * time.Millisecond)
+	select {
+	case <-p.done:
+		t.Fatal("it did not wait: ", p.stderr.String())
+	default:
+	}
 	sidecar := s.start("run")
 	if code := p.wait(10 * time.Second); code != 6 {
 		t.Errorf("exit %d: %s", code, p.stderr.String())

@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -53,7 +55,7 @@ func TestNotifyACommand(t *testing.T) {
 			t.Errorf("the command has %s", name)
 		}
 	}
-	contains(t, p.stderr.String(), "msg=notified")
+	s.eventually("the log of it", func() bool { return strings.Contains(p.stderr.String(), "msg=notified") })
 	p.stop()
 }
 
@@ -94,9 +96,12 @@ func TestNotifyAProcess(t *testing.T) {
 	t.Parallel()
 	s := newNotifyStage(t)
 	record := filepath.Join(s.dir, "record")
-	// A consumer that rereads the file at a signal, with a child of the same name, as servers have.
+	// A consumer that rereads the file at a signal, with a child of the same name, as servers have. The child
+	// answers another signal, which it gets after those that the injector sent.
+	children := filepath.Join(s.dir, "children")
 	app := filepath.Join(s.dir, "thermostatd")
-	writeText(t, app, "#!/bin/sh\ntrap 'cat "+s.token()+" >> "+record+"; echo >> "+record+"' HUP\n[ \"$1\" = child ] || "+app+" child &\nwhile :; do sleep 0.05; done\n")
+	writeText(t, app, "#!/bin/sh\ntrap 'cat "+s.token()+" >> "+record+"; echo >> "+record+"' HUP\ntrap 'echo asked >> "+children+"' USR1\n"+
+		"if [ \"$1\" = child ]; then echo $$ >> "+children+"; else "+app+" child & fi\nwhile :; do sleep 0.05; done\n")
 	if err := os.Chmod(app, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -109,10 +114,14 @@ func TestNotifyAProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); _ = cmd.Wait() }()
-	time.Sleep(300 * time.Millisecond) // let it set its trap
+	s.eventually("parent and child, with their traps", func() bool { return len(lines(children)) == 1 })
 	s.rotate()
-	s.eventually("the signal", func() bool { return len(lines(record)) > 0 })
-	time.Sleep(300 * time.Millisecond) // and nobody else gets one
+	s.eventually("the signal", func() bool { return len(lines(record)) > 0 && strings.Contains(p.stderr.String(), "msg=notified") })
+	child, err := strconv.Atoi(lines(children)[0])
+	if err != nil || syscall.Kill(child, syscall.SIGUSR1) != nil {
+		t.Fatal("the child", child, err)
+	}
+	s.eventually("the child's answer", func() bool { return len(lines(children)) == 2 })
 	if got := lines(record); len(got) != 1 || !s.server.Accepts(got[0]) {
 		t.Errorf("it read %d tokens", len(got))
 	}
@@ -232,7 +241,7 @@ func TestATemplateThatBreaks(t *testing.T) {
 	if s.reads("app.conf") != "token="+token+"\n" || s.reads("balena-token") != token {
 		t.Error("an output has changed")
 	}
-	time.Sleep(3 * time.Second) // long enough for tries to be far apart
+	s.eventually("tries that are far apart", func() bool { return strings.Count(p.stderr.String(), "could not write the outputs again") > 3 })
 	mended := time.Now()
 	writeText(t, template, "TOKEN={{.Token}}\n")
 	s.eventually("the mended template", func() bool { return s.reads("app.conf") == "TOKEN="+token+"\n" })
@@ -346,9 +355,10 @@ func TestNotificationsOnlyOfTheNewest(t *testing.T) {
 	down = false
 	mu.Unlock()
 	s.eventually("the newest", func() bool { mu.Lock(); defer mu.Unlock(); return len(got) > 0 })
-	time.Sleep(1500 * time.Millisecond) // and no other
+	replace()
+	s.eventually("the next", func() bool { mu.Lock(); defer mu.Unlock(); return slices.Contains(got, 4) })
 	mu.Lock()
-	if len(got) != 1 || got[0] != 3 {
+	if !slices.Equal(got, []int{3, 4}) { // and no other
 		t.Errorf("told of %v", got)
 	}
 	mu.Unlock()
@@ -381,8 +391,9 @@ func TestANotificationOutlivesACrash(t *testing.T) {
 	p.wait(5 * time.Second)
 	p = s.start("run") // and it is told once
 	s.ready()
-	time.Sleep(300 * time.Millisecond)
-	if got := strings.Join(lines(record), " "); got != "2" {
+	s.rotate()
+	s.eventually("the next", func() bool { return strings.HasSuffix(strings.Join(lines(record), " "), "3") })
+	if got := strings.Join(lines(record), " "); got != "2 3" {
 		t.Errorf("told of %s", got)
 	}
 	p.stop()
@@ -397,10 +408,10 @@ func TestHangupReplacesWhatCannotBeExtended(t *testing.T) {
 	s.ready()
 	s.eventually("that it is not listed", func() bool { return strings.Contains(p.stderr.String(), "does not list this key") })
 	token := s.reads("balena-token")
-	for range 2 { // the first one finds out that it cannot be extended
-		p.signal(syscall.SIGHUP)
-		time.Sleep(300 * time.Millisecond)
-	}
+	found := s.server.Count("find")
+	p.signal(syscall.SIGHUP) // finds out that it cannot be extended
+	s.eventually("a look", func() bool { return s.server.Count("find") > found })
+	p.signal(syscall.SIGHUP)
 	s.eventually("another key", func() bool { now := s.reads("balena-token"); return now != token && s.server.Accepts(now) })
 	p.signal(syscall.SIGTERM)
 	p.wait(8 * time.Second)

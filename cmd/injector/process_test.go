@@ -91,7 +91,7 @@ func (s *stage) set(pairs ...string) {
 type proc struct {
 	s      *stage
 	cmd    *exec.Cmd
-	stdout bytes.Buffer
+	stdout syncBuffer
 	stderr syncBuffer
 	done   chan struct{}
 }
@@ -125,7 +125,7 @@ func (p *proc) wait(within time.Duration) int {
 	case <-time.After(within):
 		p.s.t.Fatalf("%v did not end within %v", p.cmd.Args[1:], within)
 	}
-	_, _ = p.s.log.Write(p.stdout.Bytes())
+	_, _ = p.s.log.Write([]byte(p.stdout.String()))
 	return p.cmd.ProcessState.ExitCode()
 }
 
