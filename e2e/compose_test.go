@@ -8,6 +8,8 @@ import (
 	"time"
 )
 
+var md5InLog = regexp.MustCompile(`md5 is (\w+)`) // what the examples' apps say
+
 var publishedAt = regexp.MustCompile(`time=(\S+) level=INFO msg=published`)
 
 // wantPromptStart holds the app's start against the injector's publication.
@@ -220,7 +222,7 @@ func TestExecExample(t *testing.T) {
 	p.saysEventually("app", "app: the token's md5 is ")
 	p.eventually("health", 10*time.Second, func() bool { return p.inspect("app", "{{.State.Health.Status}}") == "healthy" })
 	seen := func() string {
-		all := regexp.MustCompile(`md5 is (\w+)`).FindAllStringSubmatch(p.logs("app"), -1)
+		all := md5InLog.FindAllStringSubmatch(p.logs("app"), -1)
 		return all[len(all)-1][1]
 	}
 	first := seen()

@@ -32,6 +32,11 @@ func run(m *testing.M) int {
 	}
 	defer func() { _ = os.RemoveAll(toolsDir) }()
 	code := m.Run()
+	if startedCluster != nil {
+		if err := startedCluster.stop(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}
 	fmt.Printf("end-to-end tests on a Docker Engine: %d\n", ran.Load())
 	return code
 }

@@ -250,8 +250,9 @@ func TestDisruptionBudgetBlocksNoDrain(t *testing.T) {
 	}
 }
 
-// TestComponent adds the sidecar to Deployments of users, which have much that must stay as it is.
-func TestComponent(t *testing.T) {
+// componentOf is what the component makes of a user's own manifest.
+func componentOf(t *testing.T, own string) []byte {
+	t.Helper()
 	dir := t.TempDir()
 	component, err := filepath.Abs(k8sDir + "component")
 	if err != nil {
@@ -260,12 +261,17 @@ func TestComponent(t *testing.T) {
 	if component, err = filepath.Rel(dir, component); err != nil {
 		t.Fatal(err)
 	}
-	for name, text := range map[string]string{"kustomization.yaml": "resources: [mine.yaml]\ncomponents:\n  - " + component + "\n", "mine.yaml": mine} {
+	for name, text := range map[string]string{"kustomization.yaml": "resources: [mine.yaml]\ncomponents:\n  - " + component + "\n", "mine.yaml": own} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	objects := decoded(t, "the result", built(t, dir))
+	return built(t, dir)
+}
+
+// TestComponent adds the sidecar to workloads of users, which have much that must stay as it is.
+func TestComponent(t *testing.T) {
+	objects := decoded(t, "the result", componentOf(t, mine))
 	if len(objects) != 2 {
 		t.Fatalf("%d objects", len(objects))
 	}

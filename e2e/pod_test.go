@@ -89,7 +89,7 @@ func (p *pod) sandbox() {
 	p.docker(append(args, busybox, "sleep", "600")...)
 	for _, v := range p.spec.Volumes {
 		// What the kubelet does for an fsGroup; tmpfs has it from its options, but on a disk it must be done.
-		p.root(fmt.Sprintf("chgrp %d /volumes/%s && chmod 2777 /volumes/%s", group, v.Name, v.Name))
+		p.root(fmt.Sprintf("chgrp %d /volumes/%s && chmod 3777 /volumes/%s", group, v.Name, v.Name))
 		if v.Secret != nil {
 			p.writeSecret(v, group)
 		}
@@ -106,7 +106,7 @@ func (p *pod) volume(v corev1.Volume, group int64) string {
 		if v.EmptyDir != nil {
 			size = v.EmptyDir.SizeLimit.Value()
 		}
-		args = append(args, "--opt", "type=tmpfs", "--opt", "device=tmpfs", "--opt", fmt.Sprintf("o=size=%d,mode=2777,uid=0,gid=%d", size, group))
+		args = append(args, "--opt", "type=tmpfs", "--opt", "device=tmpfs", "--opt", fmt.Sprintf("o=size=%d,mode=3777,uid=0,gid=%d", size, group))
 	}
 	p.docker(append(args, name)...)
 	return name
@@ -309,7 +309,7 @@ func TestPodSecretIsSwapped(t *testing.T) {
 	if now := p.root("readlink /volumes/balena-login/..data"); now == before || p.read("balena-login/password") != "another" {
 		t.Error("the Secret was not swapped")
 	}
-	if got := p.root("stat -L -c %a:%u:%g /volumes/balena-login/password /volumes/balena-token"); got != "440:0:2000\n2777:0:2000" {
+	if got := p.root("stat -L -c %a:%u:%g /volumes/balena-login/password /volumes/balena-token"); got != "440:0:2000\n3777:0:2000" {
 		t.Error(got)
 	}
 }
