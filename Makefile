@@ -1,6 +1,8 @@
 # Two commands do all set-up on a machine with Go alone:
 #   make demo   the whole life of a key in half a minute, against the stand-in
-#   make test   all tests and linters (needs a C compiler for the race detector)
+#   make test   the product's tests and linters (needs a C compiler for the race detector)
+# and one wants a Docker Engine:
+#   make e2e    the image, the Compose examples and the Kubernetes manifests, run for real
 
 GO ?= go
 BIN := $(CURDIR)/bin
@@ -9,7 +11,7 @@ VERSION ?=
 TAGS := nethttpomithttp2
 LDFLAGS := -s -w$(if $(VERSION), -X main.release=$(VERSION))
 
-.PHONY: demo test unit fuzz lint build image e2e prove bench clients clean
+.PHONY: demo test unit fuzz lint build image e2e cluster prove bench clients clean
 
 demo:
 	$(GO) run ./examples/demo
@@ -20,12 +22,21 @@ build:
 image:
 	docker build $(if $(GO_IMAGE),--build-arg GO_IMAGE=$(GO_IMAGE)) -t balena-token-injector .
 
-test: lint unit fuzz e2e
+test: lint unit fuzz
 
-# The image and the examples on a real engine; needs busybox, and docker-compose or Docker's Compose.
+# The image and the examples on a real engine; needs busybox, and docker-compose or Docker's Compose. With
+# 'make cluster' before it the manifests are applied to a real Kubernetes cluster, too; that needs root, containerd,
+# the CNI plugins and openssl.
 e2e:
 	@docker version >/dev/null 2>&1 || echo "LEFT OUT: the image and the Compose examples; there is no Docker Engine"
-	cd e2e && $(GO) test -count=1 -v -timeout 15m .
+	@test -x $(BIN)/cluster || echo "LEFT OUT: the manifests on a Kubernetes cluster; 'make cluster' builds one"
+	cd e2e && $(GO) test -count=1 -v -timeout 20m .
+
+# Kubernetes from its own modules, for the tests: 5 to 10 minutes on 2 cores, the first time.
+cluster: $(BIN)/cluster
+
+$(BIN)/cluster: e2e/cluster/main.go e2e/cluster/go.mod e2e/cluster/go.sum
+	cd e2e/cluster && CGO_ENABLED=0 $(GO) build -ldflags="-s -w" -o $@ .
 
 # Some inputs for each, beyond the seeds that every test run tries. By count: with a time, Go sometimes
 # takes the end of the time for a failure.
@@ -33,11 +44,12 @@ fuzz:
 	@for f in balena:FuzzSession balena:FuzzQuoted balena:FuzzRetryAfter balena:FuzzRows balena:FuzzAnswers agent:FuzzJournal cmd/injector:FuzzVariables cmd/injector:FuzzCredentialFiles render:FuzzTemplates; do \
 		echo "fuzz $$f"; $(GO) test ./$${f%%:*} -run '^$$' -fuzz "^$${f##*:}\$$" -fuzztime 2000x >fuzz.log 2>&1 || { cat fuzz.log; exit 1; }; done; rm -f fuzz.log
 
+# With -count=1, because to cache a result Go looks at every file that a test has touched: over a minute here.
 unit:
 	@test -d internal/clients/node_modules || echo "LEFT OUT: tests with the balena CLI and SDK; 'make clients' installs them (Node 20.6 to 22, npm)"
 	@command -v python3 >/dev/null || echo "LEFT OUT: the test with an exporter in Python: there is no python3"
-	$(GO) test -race ./...
-	$(GO) test ./agent -run 'TestFaultMatrix|TestManyAgents' # whole: with the race detector they are slow
+	$(GO) test -count=1 -race ./...
+	$(GO) test -count=1 ./agent -run 'TestFaultMatrix|TestManyAgents' # whole: with the race detector they are slow
 
 lint: $(BIN)/staticcheck
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "run gofmt -w on these files"; exit 1; }
