@@ -30,11 +30,21 @@ func (p *project) wantPromptStart(app string) {
 	}
 }
 
+// Beside no other test: what is measured are a health check every 2 s, the engine and Compose.
+func TestAppsStartPromptly(t *testing.T) {
+	for _, file := range []string{"compose.yaml", "template.yaml", "notify.yaml", "command.yaml"} {
+		t.Run(file, func(t *testing.T) {
+			p := newProject(t, file, "injector")
+			p.up()
+			p.wantPromptStart("app")
+		})
+	}
+}
+
 func TestSidecar(t *testing.T) {
 	t.Parallel()
 	p := newProject(t, "compose.yaml", "injector")
 	p.up()
-	p.wantPromptStart("app")
 	token := p.read("app", "/secrets/balena-token")
 	p.wantAccepted(token)
 	p.saysEventually("app", md5sum(token))
@@ -191,7 +201,6 @@ func TestTemplateExample(t *testing.T) {
 	t.Parallel()
 	p := newProject(t, "template.yaml", "injector")
 	p.up()
-	p.wantPromptStart("app")
 	p.saysEventually("app", md5sum(p.read("app", "/secrets/app.conf")+"\n"))
 	p.wantLive(1)
 }
@@ -200,7 +209,6 @@ func TestNotifyExample(t *testing.T) {
 	t.Parallel()
 	p := newProject(t, "notify.yaml", "injector")
 	p.up()
-	p.wantPromptStart("app")
 	p.deleteKey(p.wantLive(1)[0].ID)
 	p.saysEventually("app", "told of generation 2")
 	p.wantAccepted(p.read("app", "/secrets/balena-token"))
@@ -210,7 +218,6 @@ func TestCommandExample(t *testing.T) {
 	t.Parallel()
 	p := newProject(t, "command.yaml", "injector")
 	p.up()
-	p.wantPromptStart("app")
 	p.deleteKey(p.wantLive(1)[0].ID)
 	p.saysEventually("app", "told of generation 2")
 }
