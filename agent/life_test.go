@@ -626,6 +626,7 @@ func TestAnotherAccountTargetOrServer(t *testing.T) {
 			other := balenatest.New(balenatest.Options{})
 			w.url, w.dial = other.Pipe(w.t)
 			w.url += ":8080"
+			w.server = other
 			l = w.run()
 			w.sleep(time.Minute)
 			if token := w.read(); token == first || !other.Accepts(token) {

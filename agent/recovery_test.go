@@ -622,3 +622,21 @@ func TestAStaleJournalProvesNoDeath(t *testing.T) {
 		l.endWell()
 	})
 }
+
+// TestANewKeyIsShownOnlyOnceItIsAccepted has a rotation whose mint is answered with a secret of no key.
+func TestANewKeyIsShownOnlyOnceItIsAccepted(t *testing.T) {
+	inWorld(t, balenatest.Options{}, func(w *world) {
+		w.times.MaxTTL = 3 * time.Hour
+		l := w.run()
+		first := w.published(time.Minute)
+		hits := w.server.Fail(balenatest.Fault{Kind: "mint", Status: 200, Body: `"5ec2e7ab1e5ec2e7ab1e5ec2e7ab1e00"`, Times: 1})
+		for range 4 * 60 {
+			w.sleep(time.Minute)
+			w.wantGood()
+		}
+		if n, _ := hits(); n != 1 || w.read() == first {
+			t.Errorf("%d mints made nothing; replaced: %v", n, w.read() != first)
+		}
+		l.endWell()
+	})
+}

@@ -148,7 +148,7 @@ func (w *world) begin(work func(a *agent.Agent, stop, kill context.Context) erro
 	issuer := balena.NewIssuer(account, balena.IssuerConfig{Kind: w.kind, Target: target, Gate: budget})
 	dirs := render.NewDirs(true)
 	files := render.New(render.Config{Outputs: []render.Output{{Path: w.token(), Mode: 0o440, Owner: render.Keep}}, Dirs: dirs})
-	var publisher agent.Publisher = files
+	var publisher agent.Publisher = &witness{Publisher: files, w: w, server: w.server}
 	if w.crowded != nil {
 		publisher, log = w.crowded, slog.New(slog.DiscardHandler)
 	}
@@ -164,6 +164,24 @@ func (w *world) begin(work func(a *agent.Agent, stop, kill context.Context) erro
 	w.t.Cleanup(l.close)
 	go func() { l.ended <- work(a, stop, kill) }()
 	return l
+}
+
+// witness is there when a generation is published: the server must accept its key at that instant. Whoever looks at
+// the file from time to time would miss one that is replaced at once.
+type witness struct {
+	agent.Publisher
+	w      *world
+	server *balenatest.Server
+	seen   int // the last generation
+}
+
+func (v *witness) Publish(p key.Publication) error {
+	if p.Generation > v.seen && !v.server.Accepts(p.Key.Secret.Reveal()) {
+		tally.Add("bad reads", 1)
+		v.w.t.Errorf("generation %d is published, and the server refuses its key", p.Generation)
+	}
+	v.seen = p.Generation
+	return v.Publisher.Publish(p)
 }
 
 func (w *world) run() *life {

@@ -75,8 +75,48 @@ func TestImageForOtherMachines(t *testing.T) {
 			if size, _ := strconv.Atoi(sh(t, "docker", "image", "inspect", "-f", "{{.Size}}", tag)); size > 10_000_000 {
 				t.Errorf("%d bytes", size)
 			}
+			if c.variant == "v6" {
+				runsOnARM(t, content(t, tag, "/injector"))
+			}
 		})
 	}
+}
+
+// runsOnARM lets an emulated processor of the first Raspberry Pi mint and revoke a key.
+func runsOnARM(t *testing.T, binary string) {
+	t.Helper()
+	emulator, err := exec.LookPath("qemu-arm-static")
+	if err != nil {
+		if os.Getenv("CI_HAS_ALL") != "" {
+			t.Fatal(err)
+		}
+		t.Skip("LEFT OUT: the binary for arm/v6 was not run; qemu-user-static does that")
+	}
+	api := sh(t, "docker", "run", "-d", "--entrypoint", "/standin", demoImage, "-listen", ":8990")
+	t.Cleanup(func() { _ = exec.Command("docker", "rm", "-f", api).Run() })
+	s := &standin{t, func() string { return sh(t, "docker", "inspect", "-f", "{{.NetworkSettings.IPAddress}}", api) }}
+	dir, err := os.MkdirTemp("/dev/shm", "injector-arm-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	run := func(command string) {
+		t.Helper()
+		cmd := exec.Command(emulator, "-cpu", "arm1176", binary, command)
+		cmd.Env = []string{"BALENA_API_URL=" + s.url(""), "INJECTOR_ALLOW_HTTP=true", "BALENA_USERNAME=injector", "BALENA_PASSWORD=" + password, "INJECTOR_OUTPUT=" + dir + "/balena-token"}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", command, err, out)
+		}
+	}
+	run("init")
+	token, err := os.ReadFile(dir + "/balena-token")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.wantAccepted(string(token))
+	s.wantLive(1)
+	run("revoke")
+	s.wantLive(0)
 }
 
 // BuildKit is the default of newer engines. Debian's own client reaches the engine's without a plugin.
