@@ -599,6 +599,58 @@ func TestOneWrongAnswerAtTheStop(t *testing.T) {
 	}
 }
 
+// TestARevocationIsReadBack has a server that says 200 to a DELETE and deletes nothing: at a stop, and after an overlap.
+func TestARevocationIsReadBack(t *testing.T) {
+	lie := balenatest.Fault{Kind: "revoke", Pass: true, Times: 2}
+	t.Run("stop", func(t *testing.T) {
+		inWorld(t, balenatest.Options{}, func(w *world) {
+			l := w.run()
+			w.published(time.Second)
+			hits := w.server.Fail(lie)
+			l.endWell()
+			if n, _ := hits(); n != 2 {
+				t.Errorf("%d of the answers were lies", n)
+			}
+		})
+	})
+	t.Run("overlap", func(t *testing.T) {
+		inWorld(t, balenatest.Options{}, func(w *world) {
+			w.times.MaxTTL = 2 * time.Hour
+			l := w.run()
+			first := w.published(time.Second)
+			hits := w.server.Fail(lie)
+			for w.read() == first {
+				w.sleep(time.Minute)
+			}
+			w.sleep(10 * time.Minute)
+			w.wantLive(1)
+			if n, _ := hits(); n != 2 {
+				t.Errorf("%d of the answers were lies", n)
+			}
+			l.endWell()
+		})
+	})
+}
+
+// TestAStartRemovesWhatItCannotAdopt has the file of a key that no journal knows, and no server to mint another.
+func TestAStartRemovesWhatItCannotAdopt(t *testing.T) {
+	inWorld(t, balenatest.Options{}, func(w *world) {
+		if err := os.WriteFile(w.token(), []byte("0123456789abcdef0123456789abcdef"), 0o440); err != nil {
+			t.Fatal(err)
+		}
+		w.server.SetRestarting(true)
+		l := w.run()
+		w.sleep(time.Second)
+		if w.read() != "" {
+			t.Error("the app reads a key that nobody keeps")
+		}
+		l.wantReady(false)
+		w.server.SetRestarting(false)
+		w.published(2 * time.Minute)
+		l.endWell()
+	})
+}
+
 // TestAStaleJournalProvesNoDeath has a journal that missed an extension, and one failure.
 func TestAStaleJournalProvesNoDeath(t *testing.T) {
 	inWorld(t, balenatest.Options{}, func(w *world) {
