@@ -43,6 +43,9 @@ type Config struct {
 	// that was adopted and is verified. news tells whether the app may have read another one before.
 	// It must not wait.
 	Announce func(p key.Publication, news bool)
+	// Retract, if not nil, is told before the outputs are removed: from then on nothing is to be announced. It
+	// must not wait.
+	Retract func()
 	// Wall, if not nil, replaces the wall clock, for tests.
 	Wall func() time.Time
 	// Random, if not nil, replaces the source of jitter, uniform in [0, 1), for tests that must
@@ -120,7 +123,11 @@ func (e *LeftError) Error() string {
 	for i, k := range e.Keys {
 		names[i] = fmt.Sprintf("%s (id %d, expires %s)", k.Name, k.ID, k.Expiry.UTC().Format(time.RFC3339))
 	}
-	return "left to expire, not revoked: " + strings.Join(names, ", ")
+	text := "left to expire, not revoked: " + strings.Join(names, ", ")
+	if e.Cause != nil {
+		text += ": " + e.Cause.Error()
+	}
+	return text
 }
 
 // New returns an agent. It does nothing yet.
@@ -171,7 +178,7 @@ func (a *Agent) Run(stop, kill context.Context) error {
 	if a.cfg.KeepOnExit || errors.Is(context.Cause(stop), ErrHandOver) {
 		return a.handOver()
 	}
-	return a.shutdown()
+	return a.shutdown(context.Cause(stop).Error())
 }
 
 // Revoke revokes all keys of the journal and removes the outputs. When stop is done it ends.
@@ -182,7 +189,7 @@ func (a *Agent) Revoke(stop, _ context.Context) error {
 	}
 	a.retiring = append(a.retiring, a.undecided...)
 	a.undecided = nil
-	return a.shutdown()
+	return a.shutdown("all keys of the journal are to be revoked")
 }
 
 // watch notes when the stop comes: the budget of an orderly end counts from there.

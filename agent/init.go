@@ -34,7 +34,7 @@ func (a *Agent) Supervise(stop, kill context.Context, ready func()) error {
 	if a.cfg.KeepOnExit {
 		return a.handOver()
 	}
-	return a.shutdown()
+	return a.shutdown(context.Cause(stop).Error())
 }
 
 // notOpenError is an error for which nothing was begun.
@@ -68,7 +68,7 @@ func (a *Agent) giveUp(stop context.Context, err error) error {
 		a.log.Warn("leaving the adopted key and its outputs as they are", a.current.attrs()...)
 		return errors.Join(err, a.shutdownBut(a.current))
 	}
-	return errors.Join(err, a.shutdown())
+	return errors.Join(err, a.shutdown("there is no key to rely on"))
 }
 
 // settled tells whether Init is done: the app has a verified key and nothing is on its way.

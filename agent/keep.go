@@ -195,6 +195,9 @@ func (a *Agent) repair(context.Context) error {
 	}
 	a.repaired = now
 	why := a.cfg.Publisher.Intact(p)
+	if s := a.steps[step{kind: repair}]; s != nil && s.failures > 0 {
+		why = nil // it is what kept them from being written, and is said
+	}
 	if err := a.cfg.Publisher.Publish(p); err != nil {
 		return err
 	}

@@ -31,8 +31,11 @@ func (a *Agent) handOver() error {
 
 // shutdown removes the outputs and revokes every key, within the budget. It returns *LeftError
 // if a key that could have been revoked was not.
-func (a *Agent) shutdown() error {
-	a.stopping()
+func (a *Agent) shutdown(why string) error {
+	a.stopping(why)
+	if a.cfg.Retract != nil {
+		a.cfg.Retract()
+	}
 	if err := a.cfg.Publisher.Remove(); err != nil {
 		a.log.Error("an output could not be removed", "error", err)
 		return errors.Join(err, a.shutdownBut(nil))
@@ -41,12 +44,12 @@ func (a *Agent) shutdown() error {
 }
 
 // stopping lets the key live on for the time that was asked for, counted from the stop.
-func (a *Agent) stopping() {
+func (a *Agent) stopping(why string) {
 	a.publishStatus("stopping")
-	a.log.Info("stopping: removing the outputs and revoking", "keys", len(a.all()), "at_most", max(0, a.shutdownBudget()).Round(100*time.Millisecond))
+	a.log.Info("stopping: removing the outputs and revoking", "because", why, "keys", len(a.all()), "at_most", max(0, a.shutdownBudget()).Round(100*time.Millisecond))
 	delay := min(a.cfg.ShutdownDelay-a.sinceStop(), a.shutdownBudget()-shutdownTry)
 	if delay > 0 && len(a.all()) > 0 {
-		a.log.Info("stopping: the key lives on for a moment", "delay", delay)
+		a.log.Info("stopping: the key lives on for a moment", "delay", delay.Round(100*time.Millisecond))
 		pause(a.kill, delay)
 	}
 }
@@ -180,7 +183,7 @@ func (a *Agent) takeStock(kept *holding) error {
 		return &left
 	}
 	if kept == nil {
-		a.log.Info("stopped; nothing is left that could be revoked")
+		a.log.Info("stopped; nothing is left that could be revoked", "took", a.sinceStop().Round(time.Millisecond))
 	}
 	return nil
 }

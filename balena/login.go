@@ -87,10 +87,10 @@ func (a *Account) login(ctx context.Context, g Gate) error {
 // loginRefused tells a wrong password from an outage: both answer 401. Only a server that is
 // provably well at that moment refuses; one that was unwell a moment ago is asked once more.
 func (a *Account) loginRefused(ctx context.Context, g Gate, r *request, ans *answer, password key.Secret) error {
-	a.logins.tries = append(a.logins.tries, time.Now())
 	trouble := a.client.lastTrouble()
 	doubtful := time.Since(trouble) < recovering && trouble != a.doubted
 	if err := a.client.healthy(ctx, g); err != nil || doubtful {
+		a.logins.tries = append(a.logins.tries, time.Now()) // refusals are counted apart
 		a.unsure, a.doubted = true, trouble
 		return r.failure(key.Outage, ans, "but the server is or was just unwell, so this says nothing about the password")
 	}

@@ -58,10 +58,13 @@ func parseSession(token key.Secret) (*session, error) {
 		expires: time.Unix(c.Expires, 0), pending: c.Pending, sliding: true}, nil
 }
 
-// CheckSession tells what is wrong with the form of a session token, without asking anybody.
-func CheckSession(token key.Secret) error {
-	_, err := parseSession(token)
-	return err
+// CheckSession tells when a session token runs out, or what is wrong with its form, without asking anybody.
+func CheckSession(token key.Secret) (expires time.Time, err error) {
+	s, err := parseSession(token)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return s.expires, nil
 }
 
 // fresh tells whether the session can mint a user key at the server's time now.

@@ -101,5 +101,5 @@ func (m *missingDir) Error() string {
 func (m *missingDir) Is(target error) bool { return target == fs.ErrNotExist }
 
 func mountHint(path string) string {
-	return fmt.Sprintf("mount a tmpfs there (mkdir -p %s && mount -t tmpfs tmpfs %s, docker run --tmpfs %s, a Compose volume with driver_opts type tmpfs, a Kubernetes emptyDir with medium: Memory)", path, path, path)
+	return fmt.Sprintf("mount a tmpfs there (mkdir -p %s && mount -t tmpfs -o size=1m,mode=0700,uid=%d tmpfs %s, docker run --tmpfs %s, a Compose volume with driver_opts type tmpfs, a Kubernetes emptyDir with medium: Memory)", path, os.Getuid(), path, path)
 }

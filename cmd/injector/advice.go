@@ -6,6 +6,7 @@ import (
 
 	"github.com/balena-injector/injector/agent"
 	"github.com/balena-injector/injector/balena"
+	"github.com/balena-injector/injector/internal/probe"
 	"github.com/balena-injector/injector/key"
 )
 
@@ -15,7 +16,11 @@ func advise(err error) string {
 	e, isAPI := errors.AsType[*balena.Error](err)
 	switch {
 	case errors.Is(err, agent.ErrLocked):
-		return "stop the other injector, or give this one another INJECTOR_OUTPUT and INJECTOR_STATE_DIR"
+		return "stop the other injector, or give this one both another INJECTOR_OUTPUT and another INJECTOR_STATE_DIR"
+	case errors.Is(err, probe.ErrNoAgent):
+		return "start it, or set INJECTOR_OUTPUT or INJECTOR_STATE_DIR as it has them"
+	case errors.As(err, new(*agent.LeftError)):
+		return "when the API answers again, `injector revoke` with the same settings ends them at once, if the state directory is still there; the next start does, too"
 	case !isAPI:
 		return ""
 	case e.Class == key.FreshLogin:

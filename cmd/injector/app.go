@@ -116,7 +116,7 @@ func (a *app) openState() error {
 	a.state = state
 	a.closers = append(a.closers, state.Close)
 	if !state.KeepsSecrets() {
-		a.log.Warn("the state directory is not in memory, so it keeps no secrets: each start revokes the last key and mints another", "directory", state.Path())
+		a.log.Warn("the state directory is not in memory, so it keeps no secrets: each start mints another key and revokes the last one after that", "directory", state.Path())
 	}
 	return nil
 }
@@ -218,7 +218,16 @@ func (a *app) watch(ctx context.Context, group *errgroup.Group) {
 
 func (a *app) credentialsChanged(ctx context.Context) {
 	a.log.Info("reading the credentials again")
-	for _, account := range a.accounts {
+	for settings, account := range a.accounts {
+		c := settings.Credentials
+		for _, source := range []balena.Source{c.Password, c.TOTP, c.Session, c.UserKey} {
+			if source == nil {
+				continue
+			}
+			if _, err := source(); err != nil {
+				a.log.Warn("a credential cannot be read; without it the next login will fail", "error", err)
+			}
+		}
 		account.CredentialsChanged(ctx)
 	}
 	for _, k := range a.keepers {

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/balena-injector/injector/balena"
 	"github.com/balena-injector/injector/key"
@@ -75,9 +77,9 @@ func (p *parser) credentials(s *settings, a *accountSettings) {
 			s.Warnings = append(s.Warnings, p.scope.own("BALENA_SESSION_TOKEN")+" is not used: there is a password")
 		}
 	case c.Session != nil:
-		p.session(c)
+		p.session(s, c)
 	case c.Username != "":
-		p.fail(p.scope.own("BALENA_PASSWORD"), "is missing beside "+p.scope.own("BALENA_USERNAME"), "set it, or "+p.scope.own("BALENA_PASSWORD_FILE")+" to a file that holds it")
+		p.fail(p.scope.own("BALENA_PASSWORD"), "is missing beside "+p.scope.own("BALENA_USERNAME"), "set it, or "+p.scope.own("BALENA_PASSWORD_FILE")+" to a file that holds it"+strayCredential())
 	case c.UserKey != nil:
 		if secret, err := c.UserKey(); err == nil {
 			sum := sha256.Sum256([]byte(secret.Reveal()))
@@ -86,7 +88,7 @@ func (p *parser) credentials(s *settings, a *accountSettings) {
 	default:
 		if before == 0 || !p.mentions("BALENA_") {
 			p.fail("BALENA_USERNAME", "and a password are missing",
-				"set it with BALENA_PASSWORD or BALENA_PASSWORD_FILE; or set BALENA_SESSION_TOKEN or BALENA_SESSION_TOKEN_FILE; or, for fleet and device keys, BALENA_API_KEY_FILE"+strayCredential())
+				"set both, the password in BALENA_PASSWORD or BALENA_PASSWORD_FILE; or set BALENA_SESSION_TOKEN or BALENA_SESSION_TOKEN_FILE; or, for fleet and device keys, BALENA_API_KEY_FILE"+strayCredential())
 		}
 	}
 }
@@ -138,40 +140,50 @@ func (p *parser) totp(c *balena.Credentials) {
 	}
 }
 
-func (p *parser) session(c *balena.Credentials) {
-	if token, err := c.Session(); err == nil {
-		if err := balena.CheckSession(token); err != nil {
-			p.fail("BALENA_SESSION_TOKEN", "is not usable", err.Error()+"; copy it whole from the dashboard (Preferences, Access tokens)")
-		}
+// session checks a session token, which is all there is to log in with.
+func (p *parser) session(s *settings, c *balena.Credentials) {
+	token, err := c.Session()
+	if err != nil {
+		return
+	}
+	ends, err := balena.CheckSession(token)
+	switch {
+	case err != nil:
+		p.fail("BALENA_SESSION_TOKEN", "is not usable", err.Error()+"; copy it whole from the dashboard (Preferences, Access tokens)")
+	case os.Getenv("INJECTOR_SESSION_CACHE") == "":
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%s is the only credential, and INJECTOR_SESSION_CACHE is not set: a start after %s fails, and so does one that has to mint more than 20 minutes after that login",
+			p.scope.named("BALENA_SESSION_TOKEN"), ends.UTC().Format(time.RFC3339)))
 	}
 }
 
 // secret returns the source of a credential, or nil if it is not set.
 func (p *parser) secret(s *settings, name string) balena.Source {
-	name = p.scope.own(name)
-	isUserKey := strings.HasSuffix(name, strings.TrimPrefix(userKeyVariable, "BALENA_"))
-	value, file := os.Getenv(name), os.Getenv(name+"_FILE")
+	p.onlyOneName(name)
+	isUserKey := name == userKeyVariable
+	name, fileName := p.scope.own(name), p.scope.own(name+"_FILE")
+	value, file := os.Getenv(name), os.Getenv(fileName)
 	switch {
 	case value != "" && isUserKey:
 		// On balena devices the platform sets this one in every container: it is not for us.
 		value = ""
 	case value != "" && file != "":
-		p.fail(name, "and "+name+"_FILE are both set", "keep one")
+		p.fail(name, "and "+fileName+" are both set", "keep one")
 	}
 	if value != "" {
 		secret := key.NewSecret(value)
+		p.edges(s, name, secret)
 		return func() (key.Secret, error) { return secret, nil }
 	}
 	if file == "" {
 		return nil
 	}
-	if !strings.Contains(file, "/") {
+	if !filepath.IsAbs(file) {
 		// Not shown: who mixes the two variables up has put the secret itself here.
-		p.fail(name+"_FILE", "is not the path of a file", "give a path such as /run/secrets/balena, and what is in the file stays out of the environment")
-		return nil
-	}
-	if _, err := readSecret(file); err != nil {
-		p.fail(name+"_FILE", "cannot be used", err.Error())
+		p.fail(fileName, "is not the absolute path of a file", "give a path such as /run/secrets/balena, and what is in the file stays out of the environment")
+	} else if secret, err := readSecret(file); err != nil {
+		p.fail(fileName, "cannot be used", err.Error())
+	} else {
+		p.edges(s, fileName, secret)
 	}
 	if !slices.Contains(s.Files, file) {
 		s.Files = append(s.Files, file)
@@ -179,9 +191,26 @@ func (p *parser) secret(s *settings, name string) balena.Source {
 	return func() (key.Secret, error) {
 		secret, err := readSecret(file)
 		if err != nil {
-			err = fmt.Errorf("%s_FILE: %w", name, err)
+			err = fmt.Errorf("%s: %w", fileName, err)
 		}
 		return secret, err
+	}
+}
+
+// onlyOneName refuses a credential that is set by both of its names.
+func (p *parser) onlyOneName(name string) {
+	for _, name := range []string{name, name + "_FILE"} {
+		if p.scope.key == "" && name != userKeyVariable && os.Getenv(name) != "" && os.Getenv(otherName(name)) != "" {
+			p.fail(name, "and "+otherName(name)+" are both set", "keep one")
+		}
+	}
+}
+
+// edges warns of what nobody sees in a credential, and what costs a refused login.
+func (p *parser) edges(s *settings, variable string, secret key.Secret) {
+	text := secret.Reveal()
+	if strings.TrimSpace(text) != text || strings.HasPrefix(text, "\ufeff") || strings.ContainsRune(text, 0) {
+		s.Warnings = append(s.Warnings, variable+" begins or ends with white space, or has a byte order mark or a zero byte: they count as part of it")
 	}
 }
 

@@ -89,6 +89,9 @@ func (a *app) supervise(in *invocation, args []string) error {
 		// The whole of an orderly end counts from here: the command's, then the keys'.
 		time.AfterFunc(s.ShutdownTimeout, abandon)
 	})
+	if err == nil {
+		a.log.Info("the command has ended", "exit_code", code)
+	}
 	end(errCommandEnded)
 	go sup.Impatient(kill, abandon)
 	failed := <-agents

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -54,13 +55,72 @@ func TestExecWithoutACommandToRun(t *testing.T) {
 	}
 }
 
+// notForChildren are the variables that no child may have, written out: the product's own list is what is tested.
+// Those that begin with INJECTOR_ are not for children, either.
+var notForChildren = []string{"BALENA_USERNAME", "BALENA_PASSWORD", "BALENA_PASSWORD_FILE", "BALENA_TOTP_SECRET", "BALENA_TOTP_SECRET_FILE",
+	"BALENA_SESSION_TOKEN", "BALENA_SESSION_TOKEN_FILE", "BALENA_API_KEY_FILE"}
+
+// wantNothingOfOurs looks at what `env` printed in a child: neither our variables nor what is in them.
+func wantNothingOfOurs(t *testing.T, environment string, secrets ...string) {
+	t.Helper()
+	for line := range strings.Lines(environment) {
+		name, _, _ := strings.Cut(line, "=")
+		if strings.HasPrefix(name, "INJECTOR_") || slices.Contains(notForChildren, name) {
+			t.Errorf("a child has %s", name)
+		}
+	}
+	for _, secret := range secrets {
+		if strings.Contains(environment, secret) {
+			t.Errorf("a child sees %.4s…", secret)
+		}
+	}
+}
+
+// TestChildrenHaveNoCredential gives each credential in each of its forms, and looks at the environment of the command
+// of exec, of a notification's, and of what wait becomes.
+func TestChildrenHaveNoCredential(t *testing.T) {
+	const totp = "JBSWY3DPEHPK3PXP"
+	for name, set := range map[string]func(s *stage, file func(string) string){
+		"variables": func(s *stage, _ func(string) string) {
+			s.set("BALENA_TOTP_SECRET", totp, "BALENA_SESSION_TOKEN", s.server.Session(s.server.DefaultUser(), 0))
+		},
+		"files": func(s *stage, file func(string) string) {
+			s.set("BALENA_PASSWORD_FILE", file(s.env["BALENA_PASSWORD"]), "BALENA_TOTP_SECRET_FILE", file(totp),
+				"BALENA_SESSION_TOKEN_FILE", file(s.server.Session(s.server.DefaultUser(), 0)), "BALENA_API_KEY_FILE", file("a user key"))
+			delete(s.env, "BALENA_PASSWORD")
+		},
+		"other names": func(s *stage, file func(string) string) {
+			s.set("INJECTOR_USERNAME", s.env["BALENA_USERNAME"], "INJECTOR_PASSWORD", s.env["BALENA_PASSWORD"], "INJECTOR_TOTP_SECRET_FILE", file(totp))
+			delete(s.env, "BALENA_USERNAME")
+			delete(s.env, "BALENA_PASSWORD")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newExecStage(t)
+			set(s, func(text string) string {
+				path := filepath.Join(s.dir, fmt.Sprint("file", len(text)))
+				writeFile(t, path, text)
+				return path
+			})
+			secrets := []string{s.server.DefaultUser().Password, totp, "eyJ"}
+			told := filepath.Join(s.dir, "told")
+			s.set("INJECTOR_NOTIFY_COMMAND", `["sh","-c","env > `+told+`.new; mv `+told+`.new `+told+`"]`, "INJECTOR_NOTIFY_FIRST", "true")
+			out := s.want(0, "exec", "--", "sh", "-c", "env; until [ -e "+told+" ]; do sleep 0.02; done; cat "+told)
+			contains(t, out, "BALENA_TOKEN=", "TOKEN_GENERATION=1")
+			wantNothingOfOurs(t, out, secrets...)
+			if n := s.server.Count("mint"); n != 1 {
+				t.Errorf("%d mints", n)
+			}
+			s.wantLive(0)
+		})
+	}
+}
+
 func TestExecEnvironment(t *testing.T) {
 	t.Parallel()
 	s := newExecStage(t)
-	file := filepath.Join(s.dir, "password")
-	writeFile(t, file, s.env["BALENA_PASSWORD"])
-	delete(s.env, "BALENA_PASSWORD")
-	s.set("BALENA_PASSWORD_FILE", file, "INJECTOR_TOKEN_VARIABLES", "BALENA_TOKEN,BALENA_API_TOKEN", "APP_SETTING", "kept", "BALENA_API_KEY", "the platform's own", "BALENA_TOTP_SECRET", "")
+	s.set("INJECTOR_TOKEN_VARIABLES", "BALENA_TOKEN,BALENA_API_TOKEN", "APP_SETTING", "kept", "BALENA_API_KEY", "the platform's own")
 	p := s.start("exec", "--", "env")
 	if code := p.wait(10 * time.Second); code != 0 {
 		t.Errorf("exit %d", code)
@@ -70,13 +130,11 @@ func TestExecEnvironment(t *testing.T) {
 	for _, line := range strings.Split(strings.TrimSpace(p.stdout.String()), "\n") {
 		name, value, _ := strings.Cut(line, "=")
 		seen = append(seen, name)
-		if ours(name) {
-			t.Errorf("the command has %s", name)
-		}
 		if (name == "BALENA_TOKEN" || name == "BALENA_API_TOKEN") && len(value) != 32 {
 			t.Errorf("%s has %d characters", name, len(value))
 		}
 	}
+	wantNothingOfOurs(t, p.stdout.String(), s.env["BALENA_PASSWORD"])
 	contains(t, strings.Join(seen, " "), "BALENA_TOKEN", "BALENA_API_TOKEN", "APP_SETTING", "BALENA_API_URL", "PATH", "BALENA_API_KEY")
 	for _, session := range secret {
 		if strings.Count(session, ".") == 2 && strings.Contains(p.stdout.String(), session) {
@@ -298,7 +356,7 @@ func TestInstallAndWait(t *testing.T) {
 	s.binary = filepath.Join(s.dir, "injector")
 	s.set("PATH", os.Getenv("PATH"))
 	app := &stage{t: t, server: s.server, dir: s.dir, binary: s.binary, log: s.log,
-		env: map[string]string{"INJECTOR_OUTPUT": s.token(), "INJECTOR_INIT_TIMEOUT": "1s", "PATH": os.Getenv("PATH")}}
+		env: map[string]string{"INJECTOR_OUTPUT": s.token(), "INJECTOR_INIT_TIMEOUT": "1s", "BALENA_PASSWORD": "secret of the app's container", "PATH": os.Getenv("PATH")}}
 	contains(t, app.want(1, "wait"), "gave up after 1s", s.token())
 	app.set("INJECTOR_INIT_TIMEOUT", "20s")
 	p := app.start("wait", "--", "sh", "-c", "cat "+s.token()+"; env; exit 6")
@@ -312,9 +370,10 @@ func TestInstallAndWait(t *testing.T) {
 		t.Errorf("exit %d: %s", code, p.stderr.String())
 	}
 	out := p.stdout.String()
-	if len(out) < 32 || !s.server.Accepts(out[:32]) || strings.Contains(out, "INJECTOR_") {
+	if len(out) < 32 || !s.server.Accepts(out[:32]) {
 		t.Errorf("the command saw: %q", out)
 	}
+	wantNothingOfOurs(t, out[32:], "secret of the app's container")
 	app.want(0, "wait")
 	sidecar.stop()
 }

@@ -20,8 +20,24 @@ const expiredFor = 7 * 24 * time.Hour
 
 func runInit(in *invocation) error {
 	return in.keep("init", func(a *app) error {
-		return a.each(func(k *keeper) error { return k.named(k.agent().Init(in.stop, in.kill)) })
+		err := a.each(func(k *keeper) error { return k.named(k.agent().Init(in.stop, in.kill)) })
+		if err == nil || !a.settings.several() || errors.Is(context.Cause(in.stop), agent.ErrHandOver) {
+			return err
+		}
+		return errors.Join(err, a.each(func(k *keeper) error { return k.named(k.takeBack(in.kill)) }))
 	})
+}
+
+// takeBack revokes the key that this init made, because another key of several could not be had: nobody may come
+// and keep it. One that was adopted stays as it was.
+func (k *keeper) takeBack(kill context.Context) error {
+	s := k.agent().Status()
+	if s.Counts.Mints == 0 || s.Key == nil {
+		return nil
+	}
+	k.log.Info("another key could not be had: taking this one back")
+	k.newAgent()
+	return k.agent().Revoke(kill, kill)
 }
 
 func runRun(in *invocation) error {
@@ -73,7 +89,14 @@ func (a *app) sayHello() {
 	}
 	for _, k := range a.keepers {
 		s := k.settings
-		k.log.Info("keeping a key", "kind", s.Kind, "outputs", strings.Join(s.paths(), ","), "ttl", s.Times.TTL, "max_ttl", s.Times.MaxTTL)
+		replaced, outputs := "never", "the command's environment"
+		if s.Times.MaxTTL > 0 {
+			replaced = short(s.Times.MaxTTL)
+		}
+		if len(s.Outputs) > 0 {
+			outputs = strings.Join(s.paths(), ",")
+		}
+		k.log.Info("keeping a key", "kind", s.Kind, "outputs", outputs, "ttl", s.Times.TTL, "max_ttl", replaced)
 	}
 }
 
@@ -88,12 +111,17 @@ func runRevoke(in *invocation) (err error) {
 	}
 	s.ShutdownTimeout = max(s.ShutdownTimeout, s.InitTimeout) // nobody is about to kill this command
 	s.ShutdownDelay = 0
+	if !expired && !exists(s.StateDir) {
+		return fmt.Errorf("there is no state directory %s, so nothing is known to revoke: set INJECTOR_OUTPUT or INJECTOR_STATE_DIR as the injector had them", s.StateDir)
+	}
 	a, err := newApp("revoke", s, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.Close()) }()
-	if err := a.state.TryLock(); err != nil {
+	if err := a.state.TryLock(); errors.Is(err, agent.ErrLocked) {
+		return fmt.Errorf("%w: it revokes its keys itself when it is stopped", err)
+	} else if err != nil {
 		return err
 	}
 	err = a.each(func(k *keeper) error { return k.named(k.agent().Revoke(in.stop, in.kill)) })

@@ -29,13 +29,14 @@ type keeper struct {
 	files    *render.Files
 	told     []func(p key.Publication, news bool) // who is told of publications
 	tellers  []*notify.Notifier                   // the notifications among them
+	retract  func()                               // ends the notifications
 	current  atomic.Pointer[agent.Agent]
 	failure  atomic.Pointer[string] // why it is not running at the moment
 	budget   *agent.Budget
 }
 
 func (a *app) newKeeper(s keySettings) *keeper {
-	k := &keeper{app: a, settings: s, log: a.log, account: a.accounts[s.Account], budget: newBudget(s)}
+	k := &keeper{app: a, settings: s, log: a.log, account: a.accounts[s.Account], budget: newBudget(s), retract: func() {}}
 	if s.Key != "" {
 		k.log = a.log.With("for", s.Key)
 	}
@@ -55,7 +56,7 @@ func (k *keeper) newAgent() {
 	k.current.Store(agent.New(agent.Config{Issuer: k.issuer, Account: k.issuer, Publisher: k.files, State: k.app.state, Slot: s.Key, Budget: k.budget, Times: s.Times,
 		Prefix: s.Prefix, URL: all.API.URL, Login: s.Account.Login, Kind: s.Kind, Target: s.Target.String(), Outputs: s.paths(),
 		InitTimeout: all.InitTimeout, ShutdownDelay: all.ShutdownDelay, ShutdownTimeout: all.ShutdownTimeout, KeepOnExit: all.KeepOnExit,
-		Log: k.log, Advise: k.advise, Announce: k.announce}))
+		Log: k.log, Advise: k.advise, Announce: k.announce, Retract: func() { k.retract() }}))
 }
 
 // advise is advise with the names of the variables that hold this key's credential.
@@ -64,7 +65,11 @@ func (k *keeper) advise(err error) string {
 	for _, secret := range secretVariables {
 		text = strings.ReplaceAll(text, secret.name, scope{k.settings.Account.Key}.own(secret.name))
 	}
-	return strings.ReplaceAll(text, "BALENA_USERNAME", scope{k.settings.Account.Key}.own("BALENA_USERNAME"))
+	text = strings.ReplaceAll(text, "BALENA_USERNAME", scope{k.settings.Account.Key}.own("BALENA_USERNAME"))
+	for _, variable := range []string{"INJECTOR_KIND", "INJECTOR_TARGET"} {
+		text = strings.ReplaceAll(text, variable, scope{k.settings.Key}.named(variable))
+	}
+	return text
 }
 
 func (k *keeper) agent() *agent.Agent { return k.current.Load() }

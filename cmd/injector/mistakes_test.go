@@ -49,7 +49,13 @@ func TestMistakes(t *testing.T) {
 		{name: "nothing", code: exitConfig, set: []string{"BALENA_USERNAME", "", "BALENA_PASSWORD", ""}, says: []string{"BALENA_USERNAME", "BALENA_SESSION_TOKEN", "BALENA_API_KEY_FILE"}},
 		{name: "both", code: exitConfig, set: []string{"BALENA_PASSWORD_FILE", "/etc/hostname"}, says: []string{"BALENA_PASSWORD", "keep one"}},
 		{name: "no such file", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "BALENA_PASSWORD_FILE", "/no/such/file"}, says: []string{"BALENA_PASSWORD_FILE", "/no/such/file", "no such file"}},
-		{name: "a password for a path", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "BALENA_PASSWORD_FILE", "hunter2"}, says: []string{"BALENA_PASSWORD_FILE", "is not the path of a file"}},
+		{name: "a password for a path", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "BALENA_PASSWORD_FILE", "hunter2"}, says: []string{"1 configuration problem", "BALENA_PASSWORD_FILE", "is not the absolute path of a file"}},
+		{name: "a misspelt password", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "BALENA_PASWORD_FILE", "/etc/hostname"}, says: []string{"did you mean BALENA_PASSWORD_FILE?"}},
+		{name: "a misspelt user", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "BALENA_USERNAME", "", "BALENA_USER", "x"}, says: []string{"did you mean BALENA_USERNAME?"}},
+		{name: "both names", code: exitConfig, set: []string{"INJECTOR_PASSWORD", "x"}, says: []string{"BALENA_PASSWORD and INJECTOR_PASSWORD are both set"}},
+		{name: "a wrong password by its other name", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "INJECTOR_PASSWORD_FILE", "/no/such/file"}, says: []string{"INJECTOR_PASSWORD_FILE", "/no/such/file"}},
+		{name: "a key that is not named", code: exitConfig, set: []string{"INJECTOR_OUTPUT", "", "INJECTOR_KEYS", "a", "INJECTOR_C_OUTPUT", "/secrets/x"}, says: []string{"INJECTOR_C_OUTPUT", "does not name a key c"}},
+		{name: "a hook that is not there", code: exitConfig, set: []string{"INJECTOR_NOTIFY_COMMAND", "no-such-program"}, says: []string{"INJECTOR_NOTIFY_COMMAND", "no-such-program"}},
 		{name: "not a session", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "BALENA_USERNAME", "", "BALENA_SESSION_TOKEN", "s3cr3t-pasted"}, says: []string{"BALENA_SESSION_TOKEN", "eyJ"}},
 		{name: "rotation without a password", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "BALENA_SESSION_TOKEN", "<SESSION>", "INJECTOR_MAX_TTL", "24h"}, says: []string{"INJECTOR_MAX_TTL", "BALENA_PASSWORD"}},
 		{name: "user key for user keys", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "BALENA_USERNAME", "", "BALENA_API_KEY_FILE", "/etc/hostname"}, says: []string{"BALENA_API_KEY_FILE", "fleet and device"}},
@@ -141,8 +147,11 @@ func TestCommandLine(t *testing.T) {
 	contains(t, s.want(0, "help", "revoke"), "--expired")
 	contains(t, s.want(0, "version"), "injector ")
 	help := s.want(0, "help")
-	for _, name := range names(nil) {
-		contains(t, help, strings.TrimSuffix(name, "_FILE"))
+	for f := range allFields() {
+		contains(t, help, f.Tag.Get("envconfig"))
+	}
+	for _, secret := range secretVariables {
+		contains(t, help, secret.name)
 	}
 	for _, c := range commands() {
 		contains(t, help, "\n  "+c.name)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os/exec"
 	"strings"
 	"syscall"
 	"time"
@@ -28,6 +29,11 @@ func (p *parser) notify(k *keySettings, v keyVariables) {
 	n.Timeout = p.duration("INJECTOR_NOTIFY_TIMEOUT", v.NotifyTimeout, 100*time.Millisecond)
 	n.First = p.boolean("INJECTOR_NOTIFY_FIRST", v.NotifyFirst)
 	n.Command = p.command("INJECTOR_NOTIFY_COMMAND", v.NotifyCommand)
+	if len(n.Command) > 0 && !p.withoutFiles {
+		if _, err := exec.LookPath(n.Command[0]); err != nil {
+			p.fail("INJECTOR_NOTIFY_COMMAND", "cannot be run: "+err.Error(), "give a program in PATH or the path of one; for a shell's line, [\"sh\",\"-c\",\"…\"]")
+		}
+	}
 	if v.NotifySignal != "" {
 		name, process, _ := strings.Cut(v.NotifySignal, ":")
 		sig, ok := signalNamed(name)

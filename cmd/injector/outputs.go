@@ -178,7 +178,8 @@ func (p *parser) destinations(s *settings) map[string]bool {
 		for _, o := range k.Outputs {
 			for _, path := range []string{o.Path, o.Path + ".json"} {
 				if taken[path] {
-					p.fail("INJECTOR_OUTPUT", "and INJECTOR_TEMPLATES name "+path+" twice (PATH.json lies beside each output)", "give each output a path of its own")
+					p.fail("INJECTOR_OUTPUT", "and another output write "+path+" twice (PATH.json lies beside each output)", "give each output a path of its own")
+					break
 				}
 				taken[path] = true
 			}

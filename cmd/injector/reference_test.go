@@ -54,6 +54,7 @@ that Kubernetes makes for a service called injector. This page is made from the 
 		}
 		_, _ = fmt.Fprintf(&out, "| %s | | %s |\n", name, s.desc)
 	}
+	_, _ = fmt.Fprintf(&out, "\n%s.\n", strings.ToUpper(otherNames[:1])+otherNames[1:])
 	out.WriteString(`
 A ` + "`_FILE`" + ` variable names a file with the credential; one line break at its end does not belong to
 it. The file is watched (also when a Kubernetes Secret is updated) and read again. The usual proxy

@@ -14,13 +14,27 @@ import (
 type scope struct{ key string }
 
 // own is the name of a key's own variable: INJECTOR_DEPLOY_TTL for INJECTOR_TTL, and
-// INJECTOR_DEPLOY_PASSWORD_FILE for BALENA_PASSWORD_FILE.
+// INJECTOR_DEPLOY_PASSWORD_FILE for BALENA_PASSWORD_FILE. For the only key it is the name itself, or, of a
+// credential that is set by its other name, that one.
 func (s scope) own(variable string) string {
-	if s.key == "" {
-		return variable
-	}
 	_, rest, _ := strings.Cut(variable, "_")
-	return "INJECTOR_" + strings.ToUpper(s.key) + "_" + rest
+	if s.key != "" {
+		return "INJECTOR_" + strings.ToUpper(s.key) + "_" + rest
+	}
+	if other := otherName(variable); other != "" && os.Getenv(variable) == "" && os.Getenv(other) != "" {
+		return other
+	}
+	return variable
+}
+
+// otherName is INJECTOR_PASSWORD for BALENA_PASSWORD and so on, "" for what is no credential: balena's own
+// dashboard reserves names that begin with BALENA_, so a device needs others.
+func otherName(variable string) string {
+	rest, ok := strings.CutPrefix(variable, "BALENA_")
+	if !ok || rest == "API_URL" {
+		return ""
+	}
+	return "INJECTOR_" + rest
 }
 
 // named is the name that a variable is set with, for errors.

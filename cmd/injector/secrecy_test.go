@@ -121,7 +121,9 @@ func TestAPanicShowsNoSecret(t *testing.T) {
 			for _, name := range []string{"CRASH_AT", "CRASH_WITH"} {
 				delete(s.env, name)
 			}
-			s.want(0, "revoke")
+			if exists(s.stateDir()) { // some points come before it
+				s.want(0, "revoke")
+			}
 			s.wantLive(0)
 		})
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,6 +33,18 @@ func countPoints(t *testing.T, binary string) (points, requests int) {
 	return points, requests
 }
 
+// What there was to be stopped at when this was written, which is less than to be killed at: a life is over at the
+// stop. The numbers may grow.
+const (
+	leastStopPoints   = 110
+	leastStopRequests = 10
+)
+
+// stopBudget is INJECTOR_SHUTDOWN_TIMEOUT, which nobody has set.
+const stopBudget = 7 * time.Second
+
+var stopTook = regexp.MustCompile(`msg="stopped; nothing is left that could be revoked" took=(\S+)`)
+
 // TestStopMatrix sends SIGTERM at every point of a life: at each piece of file work, and during
 // each request before and after its effect. Nothing is left, and the exit code is 0. Then it does
 // so with a server that falls silent at each request.
@@ -39,7 +52,7 @@ func TestStopMatrix(t *testing.T) {
 	binary := buildToCrash(t)
 	points, requests := countPoints(t, binary)
 	t.Logf("%d points of file work, %d requests", points, requests)
-	if points < leastFilePoints-40 || requests < leastRequests-3 { // without those of the stop
+	if points < leastStopPoints || requests < leastStopRequests {
 		t.Errorf("%d points of file work, %d requests", points, requests)
 	}
 	for n := 1; n <= points; n++ {
@@ -54,7 +67,7 @@ func TestStopMatrix(t *testing.T) {
 		})
 	}
 	for n := range requests {
-		for name, f := range map[string]balenatest.Fault{"before": {}, "after": {After: true}} {
+		for name, f := range map[string]balenatest.Fault{"before": {}, "after": {After: true}, "later": {Late: 600 * time.Millisecond}} {
 			t.Run(fmt.Sprintf("request-%d-%s", n+1, name), func(t *testing.T) {
 				t.Parallel()
 				s := crashStage(t, binary)
@@ -85,8 +98,14 @@ func (s *stage) startUntil(f balenatest.Fault) *proc {
 func (s *stage) stoppedWell(p *proc, victim *balenatest.Key) {
 	s.t.Helper()
 	tally.Add("stops at file work or requests", 1)
-	if code := p.wait(20 * time.Second); code != 0 {
+	code := p.wait(20 * time.Second)
+	if code != 0 {
 		s.t.Errorf("exit %d", code)
+	}
+	if m := stopTook.FindStringSubmatch(p.stderr.String()); m == nil {
+		s.t.Error("the log does not say how long the stop took")
+	} else if took, err := time.ParseDuration(m[1]); err != nil || took > stopBudget {
+		s.t.Errorf("the stop took %v of %v (%v)", m[1], stopBudget, err)
 	}
 	strays, _ := filepath.Glob(filepath.Join(s.dir, "*", ".*.part"))
 	more, _ := filepath.Glob(filepath.Join(s.dir, ".*.part"))

@@ -15,9 +15,11 @@ import (
 
 // notifyAll starts the notifications of all keys. They end with the function that it returns.
 func (a *app) notifyAll(reaper *child.Reaper) (end func()) {
-	ctx, cancel := context.WithCancel(context.Background())
+	all, cancelAll := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	for _, k := range a.keepers {
+		ctx, cancel := context.WithCancel(all)
+		k.retract = cancel // nobody is told of a key whose outputs are gone
 		list := targets(k.settings.Notify, reaper)
 		told := newRoll(len(list), func(generation int) { k.agent().Told(generation) })
 		for i, target := range list {
@@ -36,7 +38,7 @@ func (a *app) notifyAll(reaper *child.Reaper) (end func()) {
 			k.told = append(k.told, func(p key.Publication, _ bool) { k.agent().Told(p.Generation) })
 		}
 	}
-	return func() { cancel(); running.Wait() }
+	return func() { cancelAll(); running.Wait() }
 }
 
 // roll is who knows of which generation.

@@ -102,11 +102,11 @@ func names(keys []string) []string {
 	}
 	for _, s := range secretVariables {
 		if s.name != userKeyVariable {
-			list = append(list, s.name)
+			list = append(list, s.name, otherName(s.name))
 		}
-		list = append(list, s.name+"_FILE")
+		list = append(list, s.name+"_FILE", otherName(s.name+"_FILE"))
 	}
-	return list
+	return append(list, otherName("BALENA_USERNAME"))
 }
 
 // allFields are the fields of everybody's variables and of a key's.
@@ -132,6 +132,10 @@ func fieldsOf[T any]() func(yield func(reflect.StructField) bool) {
 	}
 }
 
+// otherNames is said once, instead of in every variable's description.
+const otherNames = "each credential, the user name among them, may also be set as INJECTOR_… instead of BALENA_…, " +
+	"such as INJECTOR_PASSWORD_FILE: balena's dashboard reserves names that begin with BALENA_"
+
 // serviceLinks are the variables that Kubernetes makes for a service called injector-something.
 var serviceLinks = regexp.MustCompile(`^INJECTOR_(.+_)?(SERVICE_(HOST|PORT)|PORT)(_|$)`)
 
@@ -145,7 +149,11 @@ func unknownVariables(environ, keys []string) []problem {
 			continue
 		}
 		fix := "remove it; `injector help` lists all names"
-		if near := nearest(name, known); near != "" {
+		near, stranger := nearest(name, known), unnamedKey(name, keys)
+		switch {
+		case stranger != "" && (near == "" || len(stranger) == 1): // a letter is near every other letter
+			fix = "INJECTOR_KEYS does not name a key " + stranger
+		case near != "":
 			fix = "did you mean " + near + "?"
 		}
 		found = append(found, problem{name, "is not a variable that the injector knows", fix})
@@ -154,10 +162,22 @@ func unknownVariables(environ, keys []string) []problem {
 	return found
 }
 
-// nearest returns the candidate that a typing mistake or two away from name, or "".
+// unnamedKey returns the key whose variable this would be if INJECTOR_KEYS named it, or "".
+func unnamedKey(variable string, keys []string) string {
+	name, _, _ := strings.Cut(strings.ToLower(strings.TrimPrefix(variable, "INJECTOR_")), "_")
+	if len(keys) > 0 && keys[0] != "" && keyNameForm.MatchString(name) && slices.Contains(ownNames(name), variable) {
+		return name
+	}
+	return ""
+}
+
+// nearest returns the candidate that is a typing mistake or two away from name, or goes on where it ends; or "".
 func nearest(name string, candidates []string) string {
 	best, at := 4, ""
 	for _, c := range candidates {
+		if len(name) >= 8 && strings.HasPrefix(c, name) { // BALENA_USER
+			return c
+		}
 		if d := distance(name, c); d < best {
 			best, at = d, c
 		}
@@ -194,6 +214,7 @@ func printVariables(w io.Writer) {
 		}
 		_, _ = fmt.Fprintf(w, "  %s\n      %s\n", s.name+suffix, s.desc)
 	}
+	_, _ = fmt.Fprintf(w, "  (%s)\n", otherNames)
 	for f := range allFields() {
 		name := f.Tag.Get("envconfig")
 		if value := f.Tag.Get("default"); value != "" {
@@ -217,7 +238,7 @@ func defaultOf(f reflect.StructField) string {
 func hideCredentials(s settings) {
 	for _, k := range append([]keySettings{{}}, s.Keys...) {
 		for _, secret := range secretVariables {
-			for _, name := range []string{secret.name, scope{k.Key}.own(secret.name)} {
+			for _, name := range []string{secret.name, otherName(secret.name), scope{k.Key}.own(secret.name)} {
 				if name != userKeyVariable { // the platform's own on balena devices
 					_ = os.Unsetenv(name)
 				}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -34,10 +35,14 @@ func runWait(in *invocation) error {
 	}
 	ctx, cancel := context.WithTimeout(in.stop, limit)
 	defer cancel()
-	for {
+	for said := ""; ; {
 		missing := unpublished(outputs, time.Now())
 		if missing == "" {
 			break
+		}
+		if missing != said {
+			_, _ = fmt.Fprintf(in.stderr, "injector wait: waiting for %s: %s\n", short(limit), missing)
+			said = missing
 		}
 		select {
 		case <-time.After(waitPoll):
@@ -100,6 +105,9 @@ func withoutFiles(templates string) string {
 // unpublished says what is missing, or "".
 func unpublished(outputs []render.Output, now time.Time) string {
 	for _, o := range outputs {
+		if dir := filepath.Dir(o.Path); !exists(dir) {
+			return "there is no directory " + dir + " here: mount the injector's volume there"
+		}
 		info, err := os.Stat(o.Path)
 		if err != nil || info.Size() == 0 {
 			return o.Path + " is not there yet"

@@ -156,7 +156,7 @@ func (d *Dir) explain(name string, err error) error {
 	case errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.EEXIST), errors.Is(err, syscall.ENOTEMPTY):
 		hint = ": there is a directory of that name; remove it"
 	case errors.Is(err, fs.ErrPermission):
-		hint = fmt.Sprintf(": user %d may not do that there", os.Getuid())
+		hint = fmt.Sprintf(": user %d may not do that there%s", os.Getuid(), d.owner())
 	}
 	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		err = p.Err
@@ -164,6 +164,19 @@ func (d *Dir) explain(name string, err error) error {
 		err = l.Err
 	}
 	return fmt.Errorf("write %s: %w%s", path, err, hint)
+}
+
+// owner says whose directory it is, and what to do about it.
+func (d *Dir) owner() string {
+	info, err := d.root.Stat(".")
+	if err != nil {
+		return ""
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return ""
+	}
+	return fmt.Sprintf(": the directory belongs to %d:%d with mode %04o; give it to this user (uid=%d among a tmpfs' options), or run as another", stat.Uid, stat.Gid, info.Mode().Perm(), os.Getuid())
 }
 
 // Read returns the bytes of a regular file of at most limit bytes. It never waits for a pipe
