@@ -97,8 +97,8 @@ func (a *Agent) adopt() {
 		return
 	}
 	a.nextTend = now.add(a.cfg.Times.Check)
-	if a.successor != nil && a.cfg.Publisher.Intact(a.publication(a.successor)) == nil {
-		return // the app reads it already: killed between the file and the journal
+	if a.shown(a.successor) {
+		return
 	}
 	if slices.ContainsFunc(a.retiring, func(h *holding) bool { return h.waits }) {
 		return // the app's token works until the new one is there

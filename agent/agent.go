@@ -189,7 +189,15 @@ func (a *Agent) Revoke(stop, _ context.Context) error {
 	}
 	a.retiring = append(a.retiring, a.undecided...)
 	a.undecided = nil
-	return a.shutdown("all keys of the journal are to be revoked")
+	err := a.shutdown("all keys of the journal are to be revoked")
+	if len(a.stranded) == 0 {
+		return err
+	}
+	left := &LeftError{Cause: errors.New("this credential is for another account or API than the one that has them")}
+	for _, h := range a.stranded {
+		left.Keys = append(left.Keys, h.status())
+	}
+	return errors.Join(err, left)
 }
 
 // watch notes when the stop comes: the budget of an orderly end counts from there.

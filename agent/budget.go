@@ -78,6 +78,8 @@ func (b *Budget) Admit(held time.Duration) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.open {
+		b.fill()
+		b.tokens-- // not limited, and yet counted for the next process
 		return 0
 	}
 	if held > 0 {
@@ -97,6 +99,36 @@ func (b *Budget) Charge() {
 	defer b.mu.Unlock()
 	b.fill()
 	b.tokens--
+}
+
+// carriedBudget is what a process that ended in failure leaves to the next one: a platform that starts it again and
+// again must not multiply the requests.
+type carriedBudget struct {
+	Tokens float64   `json:"tokens"`
+	At     time.Time `json:"at"`
+}
+
+// deepest is the least that a process leaves to the next one, which then has to wait for minutes, and not for an hour.
+const deepest = 0
+
+// carry returns what is left at a time.
+func (b *Budget) carry(now time.Time) carriedBudget {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fill()
+	return carriedBudget{max(b.tokens, deepest), now.UTC()}
+}
+
+// resume goes on where an earlier process was. A clock that cannot be right forgives everything.
+func (b *Budget) resume(c carriedBudget, now time.Time) {
+	ago := now.Sub(c.At)
+	if ago < 0 || ago > time.Hour {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fill()
+	b.tokens = min(b.tokens, c.Tokens+float64(ago)/float64(b.refill))
 }
 
 // Open lifts the limit: an agent that stops has its own, a few seconds.

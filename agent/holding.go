@@ -95,7 +95,9 @@ func (a *Agent) mayLive(h *holding, now instant) bool {
 	if h.over || h.dead && !h.listed {
 		return false
 	}
-	return a.left(h, now)+h.rec.latest().Sub(h.rec.Expiry) > -slack
+	// By the clock that gives it more time: one that was set ahead must not make room for a third key.
+	left := max(h.deadline.mono-now.mono, h.deadline.wall.Sub(now.wall))
+	return left+h.rec.latest().Sub(h.rec.Expiry) > -slack
 }
 
 // left is how much life h has by our clocks; negative when it looks expired.

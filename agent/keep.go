@@ -44,7 +44,9 @@ func (a *Agent) extend(ctx context.Context) error {
 	if _, reliable := a.cfg.Account.Now(); !reliable {
 		// The machine slept, or its clock was set: any answer tells the server's time anew.
 		if err := a.cfg.Issuer.Verify(ctx, h.key()); err != nil && !key.Is(err, key.Gone) {
-			return err
+			if _, e := a.cfg.Account.Tend(ctx); e != nil {
+				return err
+			}
 		}
 	}
 	late := a.cfg.Times.tooOld(a.age(h))

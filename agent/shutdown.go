@@ -38,9 +38,9 @@ func (a *Agent) shutdown(why string) error {
 	}
 	if err := a.cfg.Publisher.Remove(); err != nil {
 		a.log.Error("an output could not be removed", "error", err)
-		return errors.Join(err, a.shutdownBut(nil))
+		return errors.Join(err, a.shutdownBut())
 	}
-	return a.shutdownBut(nil)
+	return a.shutdownBut()
 }
 
 // stopping lets the key live on for the time that was asked for, counted from the stop.
@@ -54,15 +54,15 @@ func (a *Agent) stopping(why string) {
 	}
 }
 
-// shutdownBut revokes every key but one (nil: every key).
-func (a *Agent) shutdownBut(kept *holding) error {
+// shutdownBut revokes every key but these.
+func (a *Agent) shutdownBut(kept ...*holding) error {
 	ctx, cancel := context.WithTimeout(a.kill, a.shutdownBudget())
 	defer cancel()
 	a.cfg.Budget.Open()
 	a.cfg.Issuer.Hurry(shutdownTry)
 	var group sync.WaitGroup
 	for _, h := range a.all() {
-		if h != kept {
+		if !slices.Contains(kept, h) {
 			group.Go(func() { a.end(ctx, h) })
 		}
 	}
@@ -158,11 +158,11 @@ func (a *Agent) settleEnd(ctx context.Context, h *holding) (never bool, err erro
 
 // takeStock says what became of the keys. What is gone leaves the journal; what could not be
 // revoked stays, the next start revokes or adopts it.
-func (a *Agent) takeStock(kept *holding) error {
+func (a *Agent) takeStock(kept []*holding) error {
 	var left LeftError
 	for _, h := range a.all() {
 		switch {
-		case h == kept:
+		case slices.Contains(kept, h):
 		case h.over:
 			a.counters.revocations.Add(1)
 			a.drop(h)
@@ -182,7 +182,7 @@ func (a *Agent) takeStock(kept *holding) error {
 	if len(left.Keys) > 0 {
 		return &left
 	}
-	if kept == nil {
+	if len(kept) == 0 {
 		a.log.Info("stopped; nothing is left that could be revoked", "took", a.sinceStop().Round(time.Millisecond))
 	}
 	return nil

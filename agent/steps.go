@@ -119,9 +119,12 @@ func (a *Agent) currentTasks(now instant) []task {
 		return nil
 	case !c.verified:
 		add(confirm, 0, a.check)
+		if in := a.extendIn(c, now); c.adopted && c.rec.ID != 0 && in <= 0 {
+			add(extend, in, a.extend) // a server that does not answer the one may do the other
+		}
 		return list
 	}
-	if a.successor == nil && a.cfg.Publisher.Intact(a.publication(c)) != nil {
+	if a.cfg.Publisher.Intact(a.publication(c)) != nil && !a.shown(a.successor) {
 		add(repair, a.repairIn(now), a.repair)
 	}
 	if a.unlabeled {
@@ -135,6 +138,11 @@ func (a *Agent) currentTasks(now instant) []task {
 	}
 	add(check, until(now, a.nextCheck), a.check)
 	return list
+}
+
+// shown tells whether the app reads h already: killed between the file and the journal.
+func (a *Agent) shown(h *holding) bool {
+	return h != nil && a.cfg.Publisher.Intact(a.publication(h)) == nil
 }
 
 // repairIn spaces repairs: somebody may keep changing the outputs.

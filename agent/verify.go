@@ -41,7 +41,8 @@ func (a *Agent) ask(ctx context.Context, h *holding) error {
 }
 
 // inGrace tells whether a refused key gets more time: the server may not know it yet.
-func (a *Agent) inGrace(h *holding) bool { return until(a.clock.now(), h.refused.add(grace)) > 0 }
+// A clock that is set does not end it.
+func (a *Agent) inGrace(h *holding) bool { return a.clock.now().mono < h.refused.mono+grace }
 
 // judgeNew decides about a new key that the server refuses beyond doubt: it may have expired
 // since it was made, may not be known everywhere yet, may never have come to be, or is dead.

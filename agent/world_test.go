@@ -166,6 +166,23 @@ func (w *world) begin(work func(a *agent.Agent, stop, kill context.Context) erro
 	return l
 }
 
+// beside is one of several agents that share an account. What it publishes stays in memory.
+func (w *world) beside(account *balena.Account, dir string) *agent.Agent {
+	w.t.Helper()
+	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+		w.t.Fatal(err)
+	}
+	state, err := agent.OpenStateDir(dir)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { _ = state.Close() })
+	budget := agent.NewBudget(w.times, false)
+	issuer := balena.NewIssuer(account, balena.IssuerConfig{Kind: key.User, Gate: budget})
+	return agent.New(agent.Config{Issuer: issuer, Account: issuer, Publisher: &memoryFile{}, State: state, Budget: budget, Times: w.times, Prefix: "test",
+		URL: w.url, Login: w.login, Kind: key.User, InitTimeout: w.initTime, ShutdownTimeout: w.shutdown, Log: slog.New(slog.DiscardHandler)})
+}
+
 // witness is there when a generation is published: the server must accept its key at that instant. Whoever looks at
 // the file from time to time would miss one that is replaced at once.
 type witness struct {

@@ -30,6 +30,9 @@ type Account struct {
 	logins  pacer      // logins without success
 	misses  int        // TOTP codes refused in a row
 	warned  bool       // that the session will end
+	failure error      // why there was no session at failedAt; nil: there was no outage yet
+
+	failedAt time.Time
 
 	ends atomic.Pointer[time.Time] // the session's expiry, for those who must not wait
 }
@@ -72,6 +75,28 @@ func (a *Account) lock(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// lockFor is lock for somebody who wants what those before it want, too: a session. What failed for one of them
+// while it waited has failed for it. Otherwise a thousand keys would ask a server that is away one after the other.
+func (a *Account) lockFor(ctx context.Context) error {
+	began := time.Now()
+	if err := a.lock(ctx); err != nil {
+		return err
+	}
+	if a.failure != nil && a.failedAt.After(began) {
+		defer a.unlock()
+		return a.failure
+	}
+	return nil
+}
+
+// failed remembers for those who wait that there was no session to be had.
+func (a *Account) failed(err error) error {
+	if key.Is(err, key.Outage) { // a pause may be one key's own
+		a.failure, a.failedAt = err, time.Now()
+	}
+	return err
 }
 
 func (a *Account) unlock() { a.turn <- struct{}{} }
@@ -141,7 +166,7 @@ type identity struct {
 // identify returns a credential that the server has confirmed; fresh asks for one that can mint
 // a user key.
 func (a *Account) identify(ctx context.Context, g Gate, fresh bool) (identity, error) {
-	if err := a.lock(ctx); err != nil {
+	if err := a.lockFor(ctx); err != nil {
 		return identity{}, err
 	}
 	defer a.unlock()
@@ -149,11 +174,11 @@ func (a *Account) identify(ctx context.Context, g Gate, fresh bool) (identity, e
 		return a.identifyByKey(ctx, g, fresh)
 	}
 	if err := a.ensure(ctx, g); err != nil {
-		return identity{}, err
+		return identity{}, a.failed(err)
 	}
 	if fresh {
 		if err := a.freshen(ctx, g); err != nil {
-			return identity{}, err
+			return identity{}, a.failed(err)
 		}
 	}
 	return identity{bearer: a.session.token, userID: a.session.userID, session: true}, nil

@@ -8,6 +8,8 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -591,10 +593,47 @@ func TestRequestsAreSentAsRecorded(t *testing.T) {
 	want := []string{"POST /login_", "GET /v7/application?$select=id&$filter=slug%20eq%20'acme/thermostat'&$top=2", "POST /api-key/v2", byName + "2",
 		"PATCH /v7/api_key(" + id + ")", "GET /v7/api_key(" + id + ")?$select=id,name,expiry_date",
 		"GET /v7/api_key?$select=id,name,expiry_date&$filter=startswith(name,'test-')%20and%20id%20gt%207&$orderby=id%20asc&$top=100",
-		byName + "10", "DELETE /v7/api_key(" + id + ")", byName + "1"}
+		byName + "10", "DELETE /v7/api_key(" + id + ")", "GET /v7/api_key(" + id + ")?$select=id,name,expiry_date"}
 	for i, r := range b.server.Requests() {
 		if got := r.Method + " " + r.URI; i >= len(want) || got != want[i] {
 			t.Errorf("request %d: %s", i, got)
 		}
+	}
+}
+
+// TestTheLongestPauseCounts has two requests on their way, which are answered with different pauses.
+func TestTheLongestPauseCounts(t *testing.T) {
+	var sent atomic.Int32
+	both := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		first := sent.Add(1) == 1
+		if !first {
+			close(both)
+		}
+		<-both
+		w.Header().Set("Retry-After", "1")
+		if first {
+			w.Header().Set("Retry-After", "3600")
+		}
+		w.WriteHeader(http.StatusTooManyRequests)
+	}))
+	defer server.Close()
+	client, err := balena.NewClient(balena.Config{URL: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	account, err := balena.NewAccount(client, balena.AccountConfig{Credentials: balena.Credentials{Username: "u", Password: source("p")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	issuer := balena.NewIssuer(account, balena.IssuerConfig{Kind: key.User})
+	k := key.Draft("x", key.User, 1, time.Now())
+	var group sync.WaitGroup
+	for range 2 {
+		group.Go(func() { _ = issuer.Accepts(t.Context(), k) })
+	}
+	group.Wait()
+	if _, wait := key.ClassOf(issuer.Accepts(t.Context(), k)); wait < 59*time.Minute || sent.Load() != 2 {
+		t.Errorf("the next request waits for %v, %d were sent", wait, sent.Load())
 	}
 }

@@ -248,8 +248,8 @@ func (c *Client) send(ctx context.Context, r *request) (*answer, error) {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	a := &answer{status: resp.StatusCode, arrived: time.Now()}
-	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
-		c.clock.note(date, a.arrived)
+	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil && (a.status == http.StatusOK || a.status == http.StatusUnauthorized) {
+		c.clock.note(date, a.arrived) // that of a gateway, which answers in the server's place, says nothing
 	}
 	a.body, err = io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	if err != nil {

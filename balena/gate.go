@@ -32,7 +32,9 @@ func (obedient) Charge() {}
 func (c *Client) hold(r *request, until time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.held[r.kind == "login"] = until
+	if login := r.kind == "login"; until.After(c.held[login]) { // a shorter one does not end a longer one
+		c.held[login] = until
+	}
 }
 
 func (c *Client) holding(r *request) time.Duration {

@@ -76,7 +76,7 @@ func readSession(r *request, ans *answer) (*session, error) {
 // Tend looks after the session: it logs in if there is none, and refreshes it when half of its
 // remaining life is gone. It returns how long nothing needs to be done; 0 means for ever.
 func (a *Account) Tend(ctx context.Context, g Gate) (time.Duration, error) {
-	if err := a.lock(ctx); err != nil {
+	if err := a.lockFor(ctx); err != nil {
 		return 0, err
 	}
 	defer a.unlock()
@@ -113,11 +113,7 @@ func (a *Account) renew(ctx context.Context, g Gate, now time.Time) (time.Durati
 	}
 	s, err := a.refresh(ctx, g, key.Secret{})
 	if key.Is(err, key.Refused) {
-		a.set(nil)
-		if err := a.ensure(ctx, g); err != nil {
-			return 0, err
-		}
-		return max(time.Second, a.session.dueAt().Sub(now)), nil
+		return a.renewRefused(ctx, g, now)
 	}
 	if err != nil {
 		return 0, err
@@ -131,4 +127,20 @@ func (a *Account) renew(ctx context.Context, g Gate, now time.Time) (time.Durati
 		a.log.Warn("the session cannot be prolonged: without a password this agent can neither extend nor revoke after its end", "session_expires", s.expires)
 	}
 	return max(time.Second, s.dueAt().Sub(now)), nil
+}
+
+// renewRefused replaces a session that the server does not refresh. Without a password it may still be good for
+// all else: then a refresh is tried again when an eighth of what is left of it has gone.
+func (a *Account) renewRefused(ctx context.Context, g Gate, now time.Time) (time.Duration, error) {
+	if a.method == byPassword {
+		if err := a.login(ctx, g); err != nil {
+			return 0, err
+		}
+		return max(time.Second, a.session.dueAt().Sub(now)), nil
+	}
+	a.set(nil)
+	if err := a.ensure(ctx, g); err != nil {
+		return 0, err
+	}
+	return max(time.Minute, a.session.dueAt().Sub(now), a.session.expires.Sub(now)/8), nil
 }

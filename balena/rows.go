@@ -129,30 +129,46 @@ func (i *Issuer) Extend(ctx context.Context, k key.Key, expiry time.Time) (time.
 	return merge(k, rows[0]).Expiry, nil
 }
 
-// Revoke deletes every key of k's name, which only we can have given, and reads back that none
-// is left. It returns nil when they are gone, also if they were before, and key.Unrevocable if
-// the server does not list the key but still accepts it: then nothing but its expiry ends it.
+// Revoke deletes k and reads back that it is gone. Where name and secret prove each other and a listed row has k's
+// id, that row alone is deleted; else every key of k's name, which only we can have given, such as two that a
+// server made which ignores chosen secrets. It returns nil when they are gone, also if they were before, and
+// key.Unrevocable if the server does not list keys of this kind but still accepts it: then nothing but its expiry
+// ends it.
 func (i *Issuer) Revoke(ctx context.Context, k key.Key) error {
 	const op = "revoke the key"
 	found, err := i.byName(ctx, k, op, 10)
 	if err != nil {
 		return err
 	}
+	found = ownRows(k, found)
+	if len(found) == 0 {
+		return i.revokedUnlisted(ctx, k)
+	}
 	for _, r := range found {
 		if err := i.deleteRow(ctx, k, r, op); err != nil {
 			return err
 		}
 	}
-	if len(found) > 0 {
-		if found, err = i.byName(ctx, k, op, 1); err != nil {
+	for _, r := range found {
+		left, err := i.rows(ctx, k, "find", op, keyPath(rowID{r.ID})+"?$select="+columns)
+		if err != nil {
 			return err
 		}
-		if len(found) > 0 {
+		if len(left) > 0 {
 			return &Error{Class: key.Outage, Op: op, Reason: "the server said 200 and still lists the key"}
 		}
-		return nil
 	}
-	return i.revokedUnlisted(ctx, k)
+	return nil
+}
+
+// ownRows are those of the rows of k's name that are to be deleted for it.
+func ownRows(k key.Key, found []row) []row {
+	for _, r := range found {
+		if r.ID == k.ID && k.Proven() {
+			return []row{r}
+		}
+	}
+	return found
 }
 
 // revokedUnlisted asks the key itself: an empty list does not prove that it is dead.
@@ -166,6 +182,8 @@ func (i *Issuer) revokedUnlisted(ctx context.Context, k key.Key) error {
 	switch err := i.Verify(ctx, k); {
 	case key.Is(err, key.Gone):
 		return nil
+	case err == nil && k.Kind == key.User: // such keys are listed: an empty list was a wrong answer
+		return &Error{Class: key.Outage, Op: "revoke the key", Reason: "the server does not list it at the moment, but accepts it"}
 	case err == nil:
 		return &Error{Class: key.Unrevocable, Op: "revoke the key", Reason: "the server does not list it, but still accepts it"}
 	default:

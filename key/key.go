@@ -72,6 +72,12 @@ func Name(prefix string, secret Secret) string {
 	return prefix + "-" + hex.EncodeToString(sum[:])[:digest]
 }
 
+// Proven tells whether name and secret prove each other: the key is one that was made with a secret of ours.
+func (k Key) Proven() bool {
+	cut := len(k.Name) - len("-") - digest
+	return cut > 0 && !k.Secret.IsZero() && Name(k.Name[:cut], k.Secret) == k.Name
+}
+
 var prefixForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 
 // CheckPrefix returns an error that says what is wrong with a prefix for names.

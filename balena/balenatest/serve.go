@@ -104,7 +104,9 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request, kind string, a rep
 		w.Header()[name] = values
 	}
 	s.mu.Lock()
-	w.Header().Set("Date", s.now().UTC().Format(http.TimeFormat))
+	if w.Header().Get("Date") == "" { // a gateway has a clock of its own
+		w.Header().Set("Date", s.now().UTC().Format(http.TimeFormat))
+	}
 	s.mu.Unlock()
 	if f != nil && f.Cut > 0 {
 		w.Header().Set("Content-Length", fmt.Sprint(len(a.body)+f.Cut))

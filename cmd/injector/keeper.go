@@ -97,7 +97,7 @@ func (k *keeper) run(stop, kill context.Context) error {
 		select {
 		case <-time.After(again):
 		case <-stop.Done():
-			return k.named(k.endUnbegun(kill))
+			return k.named(k.endUnbegun(stop, kill))
 		}
 		k.newAgent()
 		k.failure.Store(nil)
@@ -105,8 +105,8 @@ func (k *keeper) run(stop, kill context.Context) error {
 }
 
 // endUnbegun revokes what the journal names of a key that could not begin, unless it is handed over.
-func (k *keeper) endUnbegun(kill context.Context) error {
-	if k.app.settings.KeepOnExit {
+func (k *keeper) endUnbegun(stop, kill context.Context) error {
+	if k.app.settings.KeepOnExit || errors.Is(context.Cause(stop), agent.ErrHandOver) {
 		return nil
 	}
 	k.newAgent()
@@ -150,7 +150,7 @@ func (k *keeper) report() probe.KeyReport {
 func (a *app) newAccount(client *balena.Client, s *accountSettings) (*balena.Account, error) {
 	suffix := ""
 	for _, other := range a.settings.Accounts { // refusals of one login are counted together
-		if other.Login == s.Login || other == s {
+		if other.Login == s.Login && s.Login != "" || other == s { // nobody knows yet whose a session token is
 			if other.Key != "" {
 				suffix = "-" + other.Key
 			}

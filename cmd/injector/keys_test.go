@@ -227,3 +227,67 @@ func TestAKeyThatCannotBeginIsRevokedAtTheStop(t *testing.T) {
 	s.eventually("the complaint", func() bool { return strings.Contains(p.stderr.String(), "this key cannot be kept") })
 	s.stopAll(p)
 }
+
+// TestHandOverOfAKeyThatCannotBegin leaves it to the next start, as SIGQUIT asks.
+func TestHandOverOfAKeyThatCannotBegin(t *testing.T) {
+	t.Parallel()
+	s := newKeysStage(t)
+	place := filepath.Join(s.dir, "place")
+	if err := os.Mkdir(place, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	delete(s.env, "INJECTOR_FLEET_TARGET")
+	s.set("INJECTOR_FLEET_OUTPUT", filepath.Join(place, "fleet"), "INJECTOR_FLEET_KIND", "user")
+	s.want(0, "init")
+	s.wantLive(2)
+	if err := os.Rename(place, place+".away"); err != nil {
+		t.Fatal(err)
+	}
+	p := s.start("run")
+	s.eventually("the complaint", func() bool { return strings.Contains(p.stderr.String(), "this key cannot be kept") })
+	p.signal(syscall.SIGQUIT)
+	p.wait(8 * time.Second)
+	s.wantLive(2)
+	if err := os.Rename(place+".away", place); err != nil {
+		t.Fatal(err)
+	}
+	s.want(0, "revoke")
+	s.wantLive(0)
+}
+
+// TestAnInitThatFailsTakesBackWhatItMade has two keys, one of which is for a fleet that there is not.
+func TestAnInitThatFailsTakesBackWhatItMade(t *testing.T) {
+	t.Parallel()
+	s := newKeysStage(t)
+	s.set("INJECTOR_FLEET_TARGET", "acme/none")
+	contains(t, s.want(1, "init"), "check INJECTOR_FLEET_TARGET", "taking this one back")
+	s.wantLive(0)
+}
+
+// TestTwoSessionsHaveACacheEach are of two users, and are refreshed.
+func TestTwoSessionsHaveACacheEach(t *testing.T) {
+	t.Parallel()
+	s := newKeysStage(t)
+	other := s.server.AddUser("another", "another password", "")
+	fleet := s.server.AddFleet(other, "acme/other")
+	delete(s.env, "BALENA_USERNAME")
+	delete(s.env, "BALENA_PASSWORD")
+	cache, old := memoryDir(t), 84*time.Hour+time.Minute // half of a session's life
+	s.set("INJECTOR_DEPLOY_KIND", "fleet", "INJECTOR_DEPLOY_TARGET", s.server.DefaultFleet().Slug, "INJECTOR_DEPLOY_SESSION_TOKEN", s.server.Session(s.server.DefaultUser(), old),
+		"INJECTOR_FLEET_TARGET", fleet.Slug, "INJECTOR_FLEET_SESSION_TOKEN", s.server.Session(other, old), "INJECTOR_SESSION_CACHE", filepath.Join(cache, "session"))
+	p := s.start("run")
+	s.ready()
+	s.eventually("a file for each", func() bool {
+		files, _ := filepath.Glob(filepath.Join(cache, "session-*"))
+		return s.server.Count("refresh") >= 2 && len(files) == 2
+	})
+	p.signal(syscall.SIGTERM)
+	p.wait(8 * time.Second)
+	s.server.ShiftClock(5 * 24 * time.Hour) // the tokens that were given are over, the refreshed ones are not
+	p = s.start("run")
+	s.ready()
+	p.signal(syscall.SIGTERM)
+	p.wait(8 * time.Second)
+	s.server.ShiftClock(6 * 24 * time.Hour) // fleet keys end by themselves
+	s.wantLive(0)
+}
