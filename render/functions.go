@@ -5,14 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/url"
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"text/template"
 	"time"
+
+	"github.com/balena-injector/injector/internal/rootdir"
 )
 
 // Functions says what templates may reach beyond their View. The zero value: nothing.
@@ -70,17 +72,15 @@ func (f Functions) file(name string) (string, error) {
 		return "", fmt.Errorf("file: %w", err)
 	}
 	defer func() { _ = root.Close() }()
-	file, err := root.Open(name)
+	// The errors do not say which file: the name may have been made of the token, and the template's line shows it.
+	file, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return "", fmt.Errorf("file %s in %s: %w", name, f.FilesDir, cause(err))
+		return "", fmt.Errorf("file in %s: %w", f.FilesDir, cause(err))
 	}
 	defer func() { _ = file.Close() }()
-	data, err := io.ReadAll(io.LimitReader(file, maxTemplate+1))
-	if err == nil && len(data) > maxTemplate {
-		err = errors.New("it is longer than 1 MiB")
-	}
+	data, err := rootdir.ReadRegular(file, maxTemplate)
 	if err != nil {
-		return "", fmt.Errorf("file %s in %s: %w", name, f.FilesDir, cause(err))
+		return "", fmt.Errorf("file in %s: %w", f.FilesDir, cause(err))
 	}
 	return string(data), nil
 }
@@ -95,11 +95,11 @@ func cause(err error) error {
 // env returns a variable that is allowed and set.
 func (f Functions) env(name string) (string, error) {
 	if !slices.Contains(f.Env, name) {
-		return "", fmt.Errorf("env: %s is not in INJECTOR_TEMPLATE_ENV", name)
+		return "", errors.New("env: this variable is not in INJECTOR_TEMPLATE_ENV")
 	}
 	value, ok := os.LookupEnv(name)
 	if !ok {
-		return "", fmt.Errorf("env: %s is not set", name)
+		return "", errors.New("env: this variable is not set")
 	}
 	return value, nil
 }

@@ -175,6 +175,11 @@ func (f *Files) stage(all [][]byte) (staged []*rootdir.Staged, err error) {
 		}
 		staged = append(staged, s)
 	}
+	for _, s := range staged {
+		if err := s.Check(); err != nil { // before the first takes its place
+			return nil, errors.Join(err, discard(staged))
+		}
+	}
 	return staged, nil
 }
 

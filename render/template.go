@@ -4,12 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"strings"
 	"text/template"
 	"time"
 
+	"github.com/balena-injector/injector/internal/rootdir"
 	"github.com/balena-injector/injector/key"
 )
 
@@ -87,21 +86,8 @@ func parse(name, source string, funcs template.FuncMap) (*template.Template, err
 }
 
 func readTemplate(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	switch {
-	case err == nil && !info.Mode().IsRegular():
-		err = errors.New("it is no regular file")
-	case err == nil && info.Size() > maxTemplate:
-		err = errors.New("it is longer than 1 MiB")
-	}
-	var data []byte
-	if err == nil {
-		data, err = os.ReadFile(path)
-	}
-	if p, ok := errors.AsType[*fs.PathError](err); ok {
-		err = p.Err
-	}
-	return data, err
+	data, err := rootdir.ReadFile(path, maxTemplate)
+	return data, cause(err)
 }
 
 // render returns the bytes for v. The error names the template and the line, and shows no token.

@@ -6,9 +6,12 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/balena-injector/injector/internal/rootdir"
 )
 
 const (
@@ -30,21 +33,33 @@ func Watch(ctx context.Context, log *slog.Logger, files []string, changed func()
 		return watch(ctx, files, nil, changed)
 	}
 	defer func() { _ = w.Close() }()
-	seen := map[string]bool{}
+	dirs := directories(files)
+	for _, dir := range dirs {
+		if err := w.Add(dir); err != nil {
+			log.Warn("a directory cannot be watched; its files are looked at once a minute", "directory", dir, "error", err)
+		}
+	}
+	return watch(ctx, files, events(ctx, w, dirs), changed)
+}
+
+// directories are those of the files, and those in which a link lies that leads to one: it may be swapped.
+func directories(files []string) []string {
+	var list []string
 	for _, f := range files {
-		if dir := filepath.Dir(f); !seen[dir] {
-			seen[dir] = true
-			if err := w.Add(dir); err != nil {
-				log.Warn("a directory cannot be watched; its files are looked at once a minute", "directory", dir, "error", err)
+		list = append(list, filepath.Dir(f))
+		for dir := filepath.Dir(f); dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+			if info, err := os.Lstat(dir); err == nil && info.Mode()&os.ModeSymlink != 0 {
+				list = append(list, filepath.Dir(dir))
 			}
 		}
 	}
-	return watch(ctx, files, events(ctx, w), changed)
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 // events reduces what fsnotify says to "something may have changed", errors included: an
-// overflow is one.
-func events(ctx context.Context, w *fsnotify.Watcher) <-chan struct{} {
+// overflow is one. A directory that was removed and made again is watched again.
+func events(ctx context.Context, w *fsnotify.Watcher, dirs []string) <-chan struct{} {
 	out := make(chan struct{}, 1)
 	go func() {
 		for {
@@ -59,6 +74,9 @@ func events(ctx context.Context, w *fsnotify.Watcher) <-chan struct{} {
 				}
 			case <-ctx.Done():
 				return
+			}
+			for _, dir := range dirs {
+				_ = w.Add(dir) // nothing new where it is the same directory
 			}
 			select {
 			case out <- struct{}{}:
@@ -97,7 +115,7 @@ func fingerprint(files []string) [sha256.Size]byte {
 	h := sha256.New()
 	for _, f := range files {
 		sum := [sha256.Size]byte{}
-		if data, err := os.ReadFile(f); err == nil {
+		if data, err := rootdir.ReadFile(f, maxTemplate); err == nil {
 			sum = sha256.Sum256(data)
 		}
 		h.Write(sum[:])

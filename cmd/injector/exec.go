@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os/exec"
 	"slices"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/balena-injector/injector/agent"
 	"github.com/balena-injector/injector/internal/child"
 	"github.com/balena-injector/injector/key"
 )
@@ -29,17 +31,35 @@ func runExec(in *invocation) (err error) {
 	if _, err := exec.LookPath(args[0]); err != nil {
 		return configError{{"the command", "cannot be run: " + err.Error(), "give a program in PATH or the path of one"}}
 	}
-	s.StateDir = freePlace(s.StateDir)
-	a, err := newApp("exec", s, log)
+	a, err := newExecApp(in, s, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.Close()) }()
-	if err := a.lock(in.stop); err != nil {
-		return err
-	}
 	a.sayHello()
 	return a.serve(in.stop, nil, func() error { return a.supervise(in, args) })
+}
+
+// newExecApp wires an app in a place where it is alone. Another exec may take a free place before it is locked.
+func newExecApp(in *invocation, s settings, log *slog.Logger) (*app, error) {
+	wanted := s.StateDir
+	for try := 1; ; try++ {
+		s.StateDir = freePlace(wanted)
+		a, err := newApp("exec", s, log)
+		if err != nil {
+			return nil, err
+		}
+		if err = a.state.TryLock(); errors.Is(err, agent.ErrLocked) && (freePlace(wanted) == s.StateDir || try == mostExecs) {
+			err = a.lock(in.stop)
+		}
+		if err == nil {
+			return a, nil
+		}
+		err = errors.Join(err, a.Close())
+		if !errors.Is(err, agent.ErrLocked) || try >= mostExecs {
+			return nil, err
+		}
+	}
 }
 
 // command returns what follows a command's name, a -- before it being optional.

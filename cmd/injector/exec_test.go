@@ -222,6 +222,7 @@ func TestExecEndsByForce(t *testing.T) {
 			p.signal(syscall.SIGTERM)
 			if second {
 				s.eventually("the stop", func() bool { return strings.Contains(p.stderr.String(), "stopping the command") })
+				s.eventually("that a further signal does not count as the same", func() bool { return time.Since(began) > 2*echo })
 				p.signal(syscall.SIGTERM)
 			}
 			if code := p.wait(8 * time.Second); code != 137 {

@@ -104,7 +104,7 @@ func TestASecondSignalEndsAtOnce(t *testing.T) {
 	p.signal(syscall.SIGTERM)
 	s.eventually("the stop", func() bool { _, err := os.Stat(s.token()); return err != nil })
 	began := time.Now()
-	p.signal(syscall.SIGINT)
+	p.insist(syscall.SIGINT)
 	if code := p.wait(5 * time.Second); code != int(exitLeft) || time.Since(began) > 2*time.Second {
 		t.Errorf("exit %d after %v", code, time.Since(began))
 	}

@@ -14,6 +14,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/balena-injector/injector/agent"
 	"github.com/balena-injector/injector/key"
@@ -34,10 +35,16 @@ func main() {
 	protect()
 	saveMemory(1)
 	stop, kill, quit := signals()
-	code := run(stop, kill, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
+	stderr := newPatientWriter(os.Stderr)
+	code := run(stop, kill, os.Args[1:], os.Environ(), os.Stdout, stderr)
+	stderr.flush(time.Second)
 	quit()
 	os.Exit(int(code))
 }
+
+// echo is how long after a signal another one is taken for the same: `timeout` signals its child and then the
+// group, and a shell's Ctrl-C reaches a program that its parent forwards it to as well.
+const echo = 100 * time.Millisecond
 
 // signals turns signals into contexts: the first SIGTERM or SIGINT ends stop, a second one kill;
 // SIGQUIT ends stop with agent.ErrHandOver as its cause.
@@ -50,8 +57,13 @@ func signals() (stop, kill context.Context, quit func()) {
 	// is ignored would be so in children, too.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	go func() {
+		var first time.Time
 		for s := range caught {
+			if stop.Err() == nil {
+				first = time.Now()
+			}
 			switch {
+			case stop.Err() != nil && time.Since(first) < echo:
 			case stop.Err() != nil:
 				abandon()
 			case s == syscall.SIGQUIT:

@@ -133,12 +133,12 @@ func (p *parser) places(s *settings, v variables, supervising bool) {
 		dirs[filepath.Dir(path)] = true
 	}
 	s.StateDir = p.stateDir(s, v, supervising)
-	if dirs[s.StateDir] {
+	if dirs[resolved(s.StateDir)] {
 		p.fail("INJECTOR_STATE_DIR", "is an output's directory, where the app can read", "give a directory of its own")
 	}
 	if v.SessionCache != "" {
 		s.SessionCache = p.absolute("INJECTOR_SESSION_CACHE", v.SessionCache)
-		if dirs[filepath.Dir(s.SessionCache)] {
+		if dirs[filepath.Dir(resolved(s.SessionCache))] {
 			p.fail("INJECTOR_SESSION_CACHE", "lies in an output's directory, where the app could read it", "put it where only the injector can read, such as the state directory")
 		}
 	}
@@ -149,6 +149,10 @@ func (p *parser) places(s *settings, v variables, supervising bool) {
 func (p *parser) templateFiles(s *settings) {
 	dir := s.Functions.FilesDir
 	if dir == "" {
+		return
+	}
+	if within("/proc", resolved(dir)) {
+		p.fail("INJECTOR_TEMPLATE_FILES", "is a directory from which environ can be read", "give one that holds the app's files only")
 		return
 	}
 	for _, private := range append([]string{s.StateDir, s.SessionCache, "/proc/self/environ"}, s.Files...) {
@@ -172,11 +176,15 @@ func resolved(path string) string {
 
 // destinations checks that no two outputs are one file, nor one file and what lies beside another.
 func (p *parser) destinations(s *settings) map[string]bool {
-	taken := map[string]bool{}
+	taken, read := map[string]bool{}, p.readFiles(s)
 	for _, k := range s.Keys {
 		p.scope = scope{k.Key}
 		for _, o := range k.Outputs {
-			for _, path := range []string{o.Path, o.Path + ".json"} {
+			for _, path := range []string{resolved(o.Path), resolved(o.Path) + ".json"} {
+				if slices.Contains(read, path) {
+					p.fail("INJECTOR_OUTPUT", "or INJECTOR_TEMPLATES write "+path+", which is read: a template, a credential or certificates", "give the output a path of its own")
+					break
+				}
 				if taken[path] {
 					p.fail("INJECTOR_OUTPUT", "and another output write "+path+" twice (PATH.json lies beside each output)", "give each output a path of its own")
 					break
@@ -187,6 +195,24 @@ func (p *parser) destinations(s *settings) map[string]bool {
 	}
 	p.scope = scope{}
 	return taken
+}
+
+// readFiles are the files that the injector reads, and must not write.
+func (p *parser) readFiles(s *settings) []string {
+	var list []string
+	for _, path := range append(slices.Clone(s.Files), os.Getenv("INJECTOR_CA_FILE")) {
+		if path != "" {
+			list = append(list, resolved(path))
+		}
+	}
+	for _, k := range s.Keys {
+		for _, o := range k.Outputs {
+			if o.Template != nil && o.Template.Path() != "" {
+				list = append(list, resolved(o.Template.Path()))
+			}
+		}
+	}
+	return list
 }
 
 func within(dir, path string) bool {
@@ -226,14 +252,22 @@ func (p *parser) tokenVariables(text string) []string {
 		}
 	}
 	for _, name := range names {
-		if !variableForm.MatchString(name) || ours(name) || name == "PATH" || name == "HOME" {
-			p.fail("INJECTOR_TOKEN_VARIABLES", fmt.Sprintf("names %q", clip(name)), "give names of variables that the app reads, such as BALENA_TOKEN")
+		if !variableForm.MatchString(name) || ours(name) || meansMore(name) {
+			p.fail("INJECTOR_TOKEN_VARIABLES", fmt.Sprintf("names %q", clip(name)), "give names of variables that the app alone reads, such as BALENA_TOKEN")
 		}
 	}
 	if len(names) == 0 {
 		p.fail("INJECTOR_TOKEN_VARIABLES", "names none", "give names of variables that the app reads, such as BALENA_TOKEN")
 	}
 	return names
+}
+
+// meansMore tells whether a variable has a meaning for the system, a shell or a library, which would show the token
+// in an error or come to grief with it.
+func meansMore(name string) bool {
+	upper := strings.ToUpper(name)
+	return strings.HasPrefix(upper, "LD_") || strings.HasPrefix(upper, "PYTHON") || strings.HasPrefix(upper, "SSL_CERT_") || strings.HasSuffix(upper, "_PROXY") ||
+		slices.Contains([]string{"PATH", "HOME", "SHELL", "IFS", "ENV", "BASH_ENV", "PWD", "USER", "TMPDIR", "LANG", "TZ", "GODEBUG", "GOGC", "GOMEMLIMIT", "NODE_OPTIONS", "BALENA_API_URL"}, upper)
 }
 
 // child checks what exec needs beyond the rest.
@@ -243,7 +277,7 @@ func (p *parser) child(s *settings) {
 		for _, name := range k.Variables {
 			if slices.Contains(seen, name) {
 				p.scope = scope{k.Key}
-				p.fail("INJECTOR_TOKEN_VARIABLES", "names "+name+" for two keys", "give each key its own")
+				p.fail("INJECTOR_TOKEN_VARIABLES", "names "+name+" a second time", "name it once, and for one key")
 			}
 			seen = append(seen, name)
 		}

@@ -136,6 +136,20 @@ func (p *proc) signal(sig syscall.Signal) {
 	}
 }
 
+// insist sends a signal until the process has ended: one right after another counts as the same.
+func (p *proc) insist(sig syscall.Signal) {
+	p.s.t.Helper()
+	p.s.eventually("its end at a further signal", func() bool {
+		_ = p.cmd.Process.Signal(sig)
+		select {
+		case <-p.done:
+			return true
+		default:
+			return false
+		}
+	})
+}
+
 // do runs a command to its end and returns exit code and all output.
 func (s *stage) do(args ...string) (int, string) {
 	s.t.Helper()

@@ -4,13 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/balena-injector/injector/internal/rootdir"
 	"github.com/balena-injector/injector/render"
 )
 
@@ -149,17 +149,7 @@ func (p *parser) owner(text string) render.Owner {
 
 // readFile reads a small file, with errors for people.
 func readFile(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err == nil && !info.Mode().IsRegular() {
-		err = errors.New("it is no regular file")
-	}
-	if err == nil && info.Size() > 1<<20 {
-		err = errors.New("it is longer than 1 MiB")
-	}
-	var data []byte
-	if err == nil {
-		data, err = os.ReadFile(path)
-	}
+	data, err := rootdir.ReadFile(path, 1<<20)
 	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		err = p.Err
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -33,6 +34,7 @@ type Supervisor struct {
 	terminal bool          // the command shares the terminal, and gets its keys from there
 	alone    bool          // we are PID 1 on a terminal: the command has it for itself
 	ending   bool          // it was told to end
+	asked    time.Time     // when
 	onEnd    func()
 	current  *process
 }
@@ -55,7 +57,7 @@ func New(cfg Config) *Supervisor {
 	// the container's engine: they must be passed on.
 	s.alone = s.terminal && os.Getpid() == 1
 	s.terminal = s.terminal && !s.alone
-	signal.Notify(s.caught, Passed...)
+	signal.Notify(s.caught, slices.DeleteFunc(slices.Clone(Passed), signal.Ignored)...) // what nohup ignores stays ignored
 	return s
 }
 
@@ -94,7 +96,7 @@ func (s *Supervisor) Run(stop context.Context, onEnd func()) (code int, err erro
 			}
 			s.end(syscall.SIGTERM)
 		case <-s.ended():
-			s.current.settle()
+			s.outlive(s.current)
 			return codeOf(s.current.cmd.ProcessState), nil
 		}
 	}
@@ -127,6 +129,8 @@ func (s *Supervisor) take(vars []string) error {
 	switch {
 	case s.ending:
 		return nil
+	case s.current != nil && s.current.over():
+		return nil // it has ended by itself, and is not started again
 	case s.current == nil:
 		return s.start(vars)
 	case s.cfg.Restart:
@@ -181,9 +185,10 @@ func (s *Supervisor) signal(sig syscall.Signal) (end bool) {
 	switch {
 	case sig != syscall.SIGTERM && sig != syscall.SIGINT:
 		s.send(sig)
+	case s.ending && time.Since(s.asked) < echo:
 	case s.ending:
-		s.cfg.Log.Warn("a second signal: ending the command by force")
 		s.force(s.current)
+		s.cfg.Log.Warn("a second signal: ending the command by force")
 	default:
 		s.end(sig)
 	}
@@ -195,18 +200,19 @@ func (s *Supervisor) end(sig syscall.Signal) {
 	if s.ending {
 		return
 	}
-	s.ending = true
+	s.ending, s.asked = true, time.Now()
 	s.onEnd()
-	s.cfg.Log.Info("stopping the command", "signal", sig.String(), "at_most", s.cfg.KillAfter)
 	s.ask(s.current, sig)
+	s.cfg.Log.Info("stopping the command", "signal", sig.String(), "at_most", s.cfg.KillAfter)
 }
 
-// ask sends sig, and force after the time for that.
+// ask sends sig, and force after the time for that. What is stopped goes on, so that it can end.
 func (s *Supervisor) ask(p *process, sig syscall.Signal) {
 	s.send(sig)
+	s.send(syscall.SIGCONT)
 	p.kill = time.AfterFunc(s.cfg.KillAfter, func() {
-		s.cfg.Log.Warn("the command did not end in time: ending it by force", "pid", p.cmd.Process.Pid)
 		s.force(p)
+		s.cfg.Log.Warn("the command did not end in time: ending it by force", "pid", p.cmd.Process.Pid)
 	})
 }
 
@@ -214,27 +220,79 @@ func (s *Supervisor) ask(p *process, sig syscall.Signal) {
 func (s *Supervisor) replace() {
 	p := s.current
 	s.ask(p, syscall.SIGTERM)
+	s.await(p, func(sig syscall.Signal) { s.duringReplacement(sig) })
+}
+
+// outlive ends what a command has left behind when it ended: that has its token, which is about to be revoked.
+func (s *Supervisor) outlive(p *process) {
+	if p.kill == nil && !p.gone() {
+		s.cfg.Log.Info("the command has ended and left processes behind: ending them", "at_most", s.cfg.KillAfter)
+		s.ending, s.asked = true, time.Now()
+		s.onEnd()
+		s.ask(p, syscall.SIGTERM)
+	}
+	s.await(p, func(sig syscall.Signal) {
+		if (sig == syscall.SIGTERM || sig == syscall.SIGINT) && time.Since(s.asked) >= echo {
+			s.force(p)
+		}
+	})
+}
+
+const (
+	// lingering is how often to look whether the rest of a command's group has ended: nobody tells.
+	lingering = 10 * time.Millisecond
+	// unburied is how long what was killed may go on to be seen, because nobody has buried it.
+	unburied = 2 * time.Second
+	// echo is how long after a signal another one is taken for the same.
+	echo = 100 * time.Millisecond
+)
+
+// await waits for the end of a command and of all that it started, and hands signals on meanwhile.
+func (s *Supervisor) await(p *process, pass func(syscall.Signal)) {
 	defer p.settle()
+	poll := time.NewTicker(lingering)
+	defer poll.Stop()
+	latest := time.Now().Add(s.cfg.KillAfter + unburied)
 	for {
 		select {
-		case <-p.done:
-			return
 		case sig := <-s.caught:
-			s.duringReplacement(sig.(syscall.Signal))
+			pass(sig.(syscall.Signal))
+		case <-poll.C:
+			if p.over() && (p.gone() || time.Now().After(latest)) {
+				return
+			}
 		}
 	}
+}
+
+// over tells whether the command itself has ended.
+func (p *process) over() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// gone tells whether nothing is left of the command's group. One that shares ours is not looked at.
+func (p *process) gone() bool {
+	return !p.cmd.SysProcAttr.Setpgid || syscall.Kill(-p.cmd.Process.Pid, 0) == syscall.ESRCH
 }
 
 // duringReplacement is signal while the command is on its way out: it is only not started again.
 func (s *Supervisor) duringReplacement(sig syscall.Signal) {
 	if sig == syscall.SIGTERM || sig == syscall.SIGINT && !s.terminal {
-		if s.ending {
+		switch {
+		case s.ending && time.Since(s.asked) < echo:
+			return
+		case s.ending:
 			s.force(s.current)
 			return
 		}
-		s.ending = true
+		s.ending, s.asked = true, time.Now()
 		s.onEnd()
-		s.cfg.Log.Info("stopping the command instead of restarting it", "signal", sig.String())
+		defer s.cfg.Log.Info("stopping the command instead of restarting it", "signal", sig.String())
 	}
 	s.send(sig)
 }
@@ -252,7 +310,7 @@ func (s *Supervisor) send(sig syscall.Signal) {
 		return
 	}
 	pid := s.current.cmd.Process.Pid
-	if s.current.cmd.SysProcAttr.Setpgid && (sig == syscall.SIGTERM || sig == syscall.SIGINT || sig == syscall.SIGKILL) {
+	if s.current.cmd.SysProcAttr.Setpgid && (sig == syscall.SIGTERM || sig == syscall.SIGINT || sig == syscall.SIGCONT) {
 		pid = -pid
 	}
 	_ = syscall.Kill(pid, sig)

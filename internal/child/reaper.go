@@ -1,6 +1,7 @@
 package child
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -94,7 +95,6 @@ func isOurZombie(dir string) bool {
 	if err != nil {
 		return false
 	}
-	_, rest, _ := strings.Cut(string(stat), ") ") // the name before may hold blanks
-	fields := strings.Fields(rest)
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])) // the name before may hold anything
 	return len(fields) > 1 && fields[0] == "Z" && fields[1] == strconv.Itoa(os.Getpid())
 }

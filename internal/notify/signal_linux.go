@@ -79,8 +79,7 @@ func (s *Signal) matches(pid int) bool {
 
 func parentOf(pid int) int {
 	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	_, rest, _ := strings.Cut(string(stat), ") ") // the name before may hold blanks
-	fields := strings.Fields(rest)
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])) // the name before may hold anything
 	if len(fields) < 2 {
 		return 0
 	}

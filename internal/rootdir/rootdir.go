@@ -89,6 +89,10 @@ func (d *Dir) Stage(name string, data []byte, mode fs.FileMode, owner Owner) (*S
 	return &Staged{d, temp, name}, nil
 }
 
+// Check finds what would keep Commit from succeeding, as far as that can be known: a directory of that name, or
+// something mounted there.
+func (s *Staged) Check() error { return s.dir.takeable(s.name) }
+
 // Commit puts the file in its place.
 func (s *Staged) Commit() error {
 	crashpoint.Here("before renaming " + s.name)
@@ -197,6 +201,33 @@ func (d *Dir) Read(name string, limit int) ([]byte, error) {
 	return data, nil
 }
 
+// ReadFile is the content of a regular file of at most limit bytes, wherever it is. It never waits for a pipe, and
+// reads a device or an endless file no further than that.
+func ReadFile(path string, limit int) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	return ReadRegular(f, limit)
+}
+
+// ReadRegular is ReadFile for a file that was opened with O_NONBLOCK.
+func ReadRegular(f *os.File, limit int) ([]byte, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("it is no regular file")
+	}
+	data, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
+	if err == nil && len(data) > limit {
+		err = fmt.Errorf("it is longer than %d KiB", limit>>10)
+	}
+	return data, err
+}
+
 func (d *Dir) regular(name string) (*os.File, error) {
 	before, err := d.root.Lstat(name)
 	if err != nil {
@@ -281,6 +312,11 @@ func (d *Dir) Try(name string, mode fs.FileMode, owner Owner) error {
 	if !kept {
 		return fmt.Errorf("the file system of %s does not keep modes and owners, so a file there cannot be protected", d.path)
 	}
+	return d.takeable(name)
+}
+
+// takeable tells whether a file can take that name.
+func (d *Dir) takeable(name string) error {
 	info, err := d.root.Lstat(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
