@@ -210,3 +210,28 @@ func TestManyAgents(t *testing.T) {
 		w.server.Forget()
 	})
 }
+
+// TestAThousandAgentsSpreadOut lets a crowd start at once and live on undisturbed: its extensions do not stay together.
+func TestAThousandAgentsSpreadOut(t *testing.T) {
+	n := 1000
+	if raceEnabled {
+		n = 100
+	}
+	inWorld(t, balenatest.Options{}, func(w *world) {
+		w.times = agent.Times{TTL: time.Hour, MaxTTL: 24 * time.Hour, Overlap: time.Minute, Check: 15 * time.Minute}
+		c := w.crowd(n)
+		tally.Add("agents in one world", n)
+		c.start()
+		c.until(time.Minute, "a token", c.good)
+		c.live(2 * time.Hour)
+		most, all := busiest(w.server.Requests(), func(r balenatest.Request) bool { return r.Kind == "extend" })
+		w.t.Logf("%d extensions in two hours, %d in the busiest 10 s, %.1f %%", all, most, 100*float64(most)/float64(all))
+		if all < 2*n || most*20 > all {
+			t.Errorf("%d of %d extensions within 10 s", most, all)
+		}
+		w.server.Forget() // many agents' requests are no one agent's pace
+		c.stop(nil)
+		w.wantLive(0)
+		w.server.Forget()
+	})
+}

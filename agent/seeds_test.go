@@ -19,9 +19,12 @@ var (
 // TestDaysOfRandomFailures lives through days in which one request in a hundred fails in a random
 // way: the app never reads a token that is refused, and no key is left.
 func TestDaysOfRandomFailures(t *testing.T) {
-	seeds, days := 3, 5
-	if *long {
-		seeds, days = 20, 30
+	seeds, days := 3, 30
+	switch {
+	case *long:
+		seeds = 20
+	case raceEnabled: // it is slow
+		days = 5
 	}
 	for n := range seeds {
 		s := *seed
@@ -75,6 +78,7 @@ func randomDays(t *testing.T, seed uint64, days int) {
 				t.Logf("repeat with -seed %d", seed)
 			}
 		}()
+		w.inMemory()
 		w.random = rand.New(rand.NewPCG(seed, 1)).Float64
 		l := w.run()
 		w.published(time.Minute)

@@ -48,6 +48,7 @@ type world struct {
 	random   func() float64
 	cache    *memory
 	refusals *memory
+	advise   func(error) string
 	crowded  *memoryFile // one of many agents: what it publishes stays in memory, and nothing is logged
 }
 
@@ -153,7 +154,7 @@ func (w *world) begin(work func(a *agent.Agent, stop, kill context.Context) erro
 		publisher, log = w.crowded, slog.New(slog.DiscardHandler)
 	}
 	a := agent.New(agent.Config{Issuer: issuer, Account: issuer, Publisher: publisher, State: state, Budget: budget, Times: w.times, Prefix: "test",
-		URL: w.url, Login: w.login, Kind: w.kind, Target: target.String(), InitTimeout: w.initTime, ShutdownDelay: w.delay, ShutdownTimeout: w.shutdown, KeepOnExit: w.keep, Log: log, Wall: w.wall, Random: w.random})
+		URL: w.url, Login: w.login, Kind: w.kind, Target: target.String(), InitTimeout: w.initTime, ShutdownDelay: w.delay, ShutdownTimeout: w.shutdown, KeepOnExit: w.keep, Log: log, Advise: w.advise, Wall: w.wall, Random: w.random})
 	stop, end := context.WithCancelCause(context.Background())
 	kill, abandon := context.WithCancel(context.Background())
 	l := &life{w: w, agent: a, account: account, stop: end, kill: abandon, ended: make(chan error, 1)}
