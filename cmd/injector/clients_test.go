@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -79,10 +81,21 @@ func TestBalenaCLI(t *testing.T) {
 		t.Errorf("the CLI could not write into its directory: %v", err)
 	}
 	s.ready()
-	p.stop()
-	if code, out := s.balenaCLI(data, "whoami"); code == 0 {
-		t.Errorf("after the stop: %s", out)
+	// The stop removes the file; somebody who has a copy is refused by the server.
+	kept := filepath.Join(s.dir, "kept")
+	if err := os.CopyFS(kept, os.DirFS(data)); err != nil {
+		t.Fatal(err)
 	}
+	p.stop()
+	s.server.Forget()
+	if code, out := s.balenaCLI(kept, "whoami"); code == 0 || !s.refused() {
+		t.Errorf("after the stop: exit %d, and the server has seen %+v: %s", code, s.server.Requests(), out)
+	}
+}
+
+// refused tells whether the server has seen a token that it does not accept.
+func (s *stage) refused() bool {
+	return slices.ContainsFunc(s.server.Requests(), func(r balenatest.Request) bool { return r.Status == http.StatusUnauthorized })
 }
 
 // TestBalenaSDK has one process that keeps its SDK, and makes another one when it is told to.

@@ -19,7 +19,7 @@ const examplesDir = "../../examples/apps"
 // exampleSays is what each example prints, beside that of most of them.
 var exampleSays = map[string]string{
 	"json.sh": "good until 20", "netrc.sh": "> authorization: basic", "balena-cli.sh": "USERNAME: injector", "several-keys.sh": `"actorType":"application"`,
-	"notify-command.sh": "generation 1", "notify-signal.sh": "rereading", "notify-http.sh": `PUT /-/reload {"generation":1,`,
+	"notify-command.sh": "generation 1", "notify-signal.sh": "rereading", "exec-signal.sh": "another token", "notify-http.sh": `PUT /-/reload {"generation":1,`,
 }
 
 // TestExamples runs every example as it is: the app gets a good token, and nothing is left.
@@ -74,6 +74,7 @@ func runExample(t *testing.T, path, says string) {
 	var out, log syncBuffer
 	cmd.Stdout, cmd.Stderr = &out, &log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.WaitDelay = time.Second // a command of exec may live on, with our pipes
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/balena-injector/injector/balena/balenatest"
+	"github.com/balena-injector/injector/internal/child"
 	"golang.org/x/sys/unix"
 )
 
@@ -190,9 +191,13 @@ func TestExecPassesSignals(t *testing.T) {
 	t.Parallel()
 	s := newExecStage(t)
 	record := filepath.Join(s.dir, "seen")
-	p := s.start("exec", "--", "sh", "-c", `for s in HUP USR1 USR2 QUIT; do trap "echo $s >> `+record+`" $s; done; trap "echo TERM >> `+record+`; exit 3" TERM; echo ready >> `+record+`; while :; do sleep 0.02; done`)
+	p := s.start("exec", "--", "sh", "-c", `for s in HUP USR1 USR2 QUIT ALRM WINCH CONT; do trap "echo $s >> `+record+`" $s; done; trap "echo TERM >> `+record+`; exit 3" TERM; echo ready >> `+record+`; while :; do sleep 0.02; done`)
 	s.eventually("a start", func() bool { return len(lines(record)) == 1 })
-	for i, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGQUIT} {
+	passed := []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGQUIT, syscall.SIGALRM, syscall.SIGWINCH, syscall.SIGCONT}
+	if len(child.Passed) != len(passed)+2 { // those and the two that also begin the end
+		t.Errorf("passed on: %v", child.Passed)
+	}
+	for i, sig := range passed {
 		p.signal(sig)
 		s.eventually(sig.String(), func() bool { return len(lines(record)) == i+2 })
 	}
@@ -200,7 +205,7 @@ func TestExecPassesSignals(t *testing.T) {
 	if code := p.wait(8 * time.Second); code != 3 {
 		t.Errorf("exit %d", code)
 	}
-	if got := strings.Join(lines(record), " "); got != "ready HUP USR1 USR2 QUIT TERM" {
+	if got := strings.Join(lines(record), " "); got != "ready HUP USR1 USR2 QUIT ALRM WINCH CONT TERM" {
 		t.Errorf("seen: %s", got)
 	}
 	s.wantLive(0)

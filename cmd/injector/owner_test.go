@@ -1,0 +1,125 @@
+package main
+
+import (
+	"encoding/binary"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/balena-injector/injector/balena/balenatest"
+	"golang.org/x/sys/unix"
+)
+
+const appUser = 4321
+
+// TestOutputsBelongToTheAppFromTheFirstInstant looks at each file when it takes its name, through a rotation.
+func TestOutputsBelongToTheAppFromTheFirstInstant(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, balenatest.Options{})
+	s.set("INJECTOR_OUTPUT_OWNER", "4321:4321", "INJECTOR_OUTPUT_MODE", "0400", "INJECTOR_CHECK_INTERVAL", "1s")
+	stop := s.watchArrivals(map[string]fs.FileMode{"balena-token": 0o400, "balena-token.json": 0o444})
+	p := s.start("run")
+	s.ready()
+	s.rotate()
+	p.stop()
+	arrived := stop()
+	if arrived["balena-token"] != 2 || arrived["balena-token.json"] < 2 {
+		t.Errorf("seen: %v", arrived)
+	}
+}
+
+// watchArrivals checks mode and owner of the named files. The kernel tells of every change, so a file that is
+// put right only after it could be seen is found out, which a loop that looks again and again may miss.
+func (s *stage) watchArrivals(modes map[string]fs.FileMode) (stop func() map[string]int) {
+	s.t.Helper()
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	events := os.NewFile(uintptr(fd), "inotify")
+	s.t.Cleanup(func() { _ = events.Close() })
+	if _, err := unix.InotifyAddWatch(fd, s.dir, unix.IN_CREATE|unix.IN_MOVED_TO|unix.IN_ATTRIB|unix.IN_DELETE_SELF); err != nil {
+		s.t.Fatal(err)
+	}
+	arrived := map[string]int{}
+	var group sync.WaitGroup
+	group.Go(func() {
+		buf := make([]byte, 64<<10)
+		for {
+			n, err := events.Read(buf)
+			if err != nil {
+				return
+			}
+			for rest := buf[:n]; len(rest) > 0; {
+				var mask uint32
+				var name string
+				if mask, name, rest = nextEvent(rest); name == "done" {
+					return
+				}
+				if mode, ok := modes[name]; ok {
+					arrived[name]++
+					s.wantArrival(mask, name, mode)
+				}
+			}
+		}
+	})
+	return func() map[string]int {
+		writeText(s.t, filepath.Join(s.dir, "done"), "") // behind all that has happened
+		group.Wait()
+		return arrived
+	}
+}
+
+// nextEvent takes an event off what inotify has told.
+func nextEvent(raw []byte) (mask uint32, name string, rest []byte) {
+	end := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(raw[12:]))
+	return binary.NativeEndian.Uint32(raw[4:]), strings.TrimRight(string(raw[unix.SizeofInotifyEvent:end]), "\x00"), raw[end:]
+}
+
+func (s *stage) wantArrival(mask uint32, name string, mode fs.FileMode) {
+	if mask&unix.IN_MOVED_TO == 0 {
+		s.t.Errorf("%s was not whole, or not its owner's, when it could be seen: event %#x", name, mask)
+	}
+	info, err := os.Lstat(filepath.Join(s.dir, name))
+	if err != nil {
+		return // the stop has removed it by now
+	}
+	if stat := info.Sys().(*syscall.Stat_t); info.Mode() != mode || stat.Uid != appUser || stat.Gid != appUser {
+		s.t.Errorf("%s: mode %v, owner %d:%d", name, info.Mode(), stat.Uid, stat.Gid)
+	}
+}
+
+// TestOutputNone has a template's file and no raw one, now and after a rotation.
+func TestOutputNone(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, balenatest.Options{})
+	s.set("INJECTOR_OUTPUT", "none", "INJECTOR_TEMPLATES", "raw:"+filepath.Join(s.dir, "app"), "INJECTOR_STATE_DIR", filepath.Join(s.dir, "state"), "INJECTOR_CHECK_INTERVAL", "1s")
+	p := s.start("run")
+	s.ready()
+	first := s.reads("app")
+	if !s.server.Accepts(first) {
+		t.Error("the template's file has no good token")
+	}
+	s.server.DeleteKey(s.server.Live()[0].ID)
+	s.eventually("another key", func() bool { now := s.reads("app"); return now != first && s.server.Accepts(now) })
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		if name := entry.Name(); name != "app" && name != "app.json" && name != "state" && !strings.HasSuffix(name, ".part") {
+			t.Errorf("there is %s", name)
+		}
+	}
+	if _, err := os.Stat("none"); err == nil {
+		t.Error("there is a file of that name where the injector was started")
+	}
+	p.stop()
+	if s.reads("app")+s.reads("app.json") != "" {
+		t.Error("the template's file is left")
+	}
+}
