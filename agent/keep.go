@@ -51,10 +51,14 @@ func (a *Agent) extend(ctx context.Context) error {
 	}
 	late := a.cfg.Times.tooOld(a.age(h))
 	want := a.serverNow().Add(a.cfg.Times.TTL)
+	before := h.rec.Latest
 	h.rec.Latest = want // it may take effect, whatever the answer
 	a.saveSoon()
 	got, err := a.cfg.Issuer.Extend(ctx, h.key(), want)
 	switch class, _ := key.ClassOf(err); {
+	case class == key.Refused:
+		h.rec.Latest = before // nobody let us ask
+		return err
 	case class == key.Gone:
 		// Look at it more closely. If the server still accepts it and then again does not list it,
 		// nothing will extend it.
@@ -180,8 +184,14 @@ func (a *Agent) examine(ctx context.Context, h *holding, refusal error) error {
 		return &pausedError{gracePause, "the server lists the key but refuses it: " + refusal.Error()}
 	}
 	h.dead = true
-	h.listed, h.gone = err == nil, key.Is(err, key.Gone)
+	class, _ := key.ClassOf(err)
+	unknown := class == key.Refused || class == key.FreshLogin // nobody could say whether it is listed
+	h.listed, h.gone = err == nil || unknown, class == key.Gone
 	a.nextCheck = now.add(min(time.Minute, a.cfg.Times.Check))
+	if unknown && a.left(h, now) <= 0 {
+		a.log.Error("the key has expired, and this credential cannot extend it", append(h.attrs(), "error", err)...)
+		return nil
+	}
 	a.diedYoung(h)
 	a.log.Error("the key is dead: somebody deleted it, or ended its account's access", append(h.attrs(), "error", refusal)...)
 	return nil

@@ -220,3 +220,59 @@ func TestAnotherUsersCachedSessionIsIgnored(t *testing.T) {
 		}
 	})
 }
+
+// TestAnExpiredKeyIsExtendedOnceThereIsASession has a key that expired because its session had ended, and then a session
+// of an older login: too old for minting, and good for extending.
+func TestAnExpiredKeyIsExtendedOnceThereIsASession(t *testing.T) {
+	inWorld(t, balenatest.Options{FixedExpiry: true, SessionLife: 12 * time.Hour}, func(w *world) {
+		token := w.useSessionFile()
+		l := w.run()
+		first := w.published(time.Second)
+		w.sleep(12 * time.Hour)
+		l.outlivesItsKey()
+		if strings.Contains(w.log.String(), "somebody deleted it") {
+			t.Error("the log says that somebody deleted a key that merely expired")
+		}
+		token.Store(w.server.Session(w.server.DefaultUser(), time.Hour))
+		l.account.CredentialsChanged(w.t.Context())
+		l.agent.Wake()
+		w.sleep(2 * time.Hour)
+		l.wantReady(true)
+		if !w.server.Accepts(first) {
+			t.Error("the key was not extended")
+		}
+		l.endWell()
+	})
+}
+
+// TestAnExpiredKeyIsExtendedAtTheNextStart shows that the same session is enough for a new process.
+func TestAnExpiredKeyIsExtendedAtTheNextStart(t *testing.T) {
+	inWorld(t, balenatest.Options{FixedExpiry: true, SessionLife: 12 * time.Hour}, func(w *world) {
+		token := w.useSessionFile()
+		l := w.run()
+		first := w.published(time.Second)
+		w.sleep(12 * time.Hour)
+		l.outlivesItsKey()
+		l.handOver()
+		token.Store(w.server.Session(w.server.DefaultUser(), time.Hour))
+		l = w.run()
+		w.sleep(10 * time.Second)
+		l.wantReady(true)
+		if !w.server.Accepts(first) {
+			t.Error("the key was not extended")
+		}
+		l.endWell()
+	})
+}
+
+// TestAKeyThatHasExpiredIsNotLeft stops after the key's end, which the server itself told: nothing is left to expire.
+func TestAKeyThatHasExpiredIsNotLeft(t *testing.T) {
+	inWorld(t, balenatest.Options{FixedExpiry: true, SessionLife: 12 * time.Hour}, func(w *world) {
+		w.useSessionFile()
+		l := w.run()
+		w.published(time.Second)
+		w.sleep(12 * time.Hour)
+		l.outlivesItsKey()
+		l.endWell()
+	})
+}

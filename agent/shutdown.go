@@ -168,6 +168,9 @@ func (a *Agent) takeStock(kept []*holding) error {
 			a.drop(h)
 		case h.rec.State == minting && !h.sent:
 			a.drop(h)
+		case a.longOver(h):
+			a.log.Warn("a key that could not be revoked has expired", append(h.attrs(), "error", h.failure)...)
+			a.drop(h)
 		case h.forever:
 			a.log.Warn("a key cannot be revoked; it dies at its expiry, unless the next start adopts it", h.attrs()...)
 		default:

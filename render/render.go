@@ -236,7 +236,7 @@ func infoPath(output string) string { return output + ".json" }
 var errChanged = errors.New("an output is missing or is not what was written")
 
 // errStale is why outputs are not intact whose template is another now.
-var errStale = errors.New("a template has changed, and its output not yet")
+var errStale = errors.New("the templates were read again, and the outputs not yet made of them")
 
 // Intact returns nil if every output is what Publish(p) wrote, at the path where apps look; else
 // why not. An expiry that has moved since does not matter.
@@ -286,6 +286,16 @@ func (f *Files) Reload() error {
 		f.problem = errors.Join(f.problem, err)
 	}
 	return f.problem
+}
+
+// Reread is Reload for all that templates read: what they include is read again, too, at the next Publish, which
+// Intact asks for.
+func (f *Files) Reread() error {
+	err := f.Reload()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stale = true
+	return err
 }
 
 // Templates returns the files that templates come from, to be watched.

@@ -212,7 +212,9 @@ func (a *app) watch(ctx context.Context, group *errgroup.Group) {
 		}
 	}
 	if len(templates) > 0 {
-		group.Go(func() error { return render.Watch(ctx, a.log, templates, a.templatesChanged) })
+		group.Go(func() error {
+			return render.Watch(ctx, a.log, templates, func() { a.readTemplates((*render.Files).Reload) })
+		})
 	}
 }
 
@@ -235,11 +237,11 @@ func (a *app) credentialsChanged(ctx context.Context) {
 	}
 }
 
-// templatesChanged reads the templates again; what is wrong with one is said by who uses it.
-func (a *app) templatesChanged() {
+// readTemplates reads the templates again; what is wrong with one is said by who uses it.
+func (a *app) readTemplates(again func(*render.Files) error) {
 	a.log.Info("reading the templates again")
 	for _, k := range a.keepers {
-		_ = k.files.Reload()
+		_ = again(k.files)
 		k.agent().Wake()
 	}
 }
@@ -248,7 +250,7 @@ func (a *app) templatesChanged() {
 func (a *app) reread(ctx context.Context) {
 	a.credentialsChanged(ctx)
 	if slices.ContainsFunc(a.keepers, func(k *keeper) bool { return len(k.files.Templates()) > 0 }) {
-		a.templatesChanged()
+		a.readTemplates((*render.Files).Reread)
 	}
 }
 

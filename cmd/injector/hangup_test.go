@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -39,5 +40,28 @@ func TestHangupRereadsWhatATemplateIncludes(t *testing.T) {
 		t.Errorf("%d mints", n)
 	}
 	s.ready()
+	p.stop()
+}
+
+// TestHangupRereadsWhileTheServerCannotExtend has a server that answers no extension: what is here can be read all the same.
+func TestHangupRereadsWhileTheServerCannotExtend(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, balenatest.Options{})
+	parts := filepath.Join(s.dir, "parts")
+	if err := os.Mkdir(parts, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	template, part := filepath.Join(s.dir, "app.tmpl"), filepath.Join(parts, "zone")
+	writeText(t, template, "{{.Token}} {{.KeyID}} {{file \"zone\"}}")
+	writeFile(t, part, "north")
+	s.set("INJECTOR_TEMPLATES", template+":"+filepath.Join(s.dir, "app.conf"), "INJECTOR_TEMPLATE_FILES", parts, "INJECTOR_OUTPUT", s.token(), "INJECTOR_CHECK_INTERVAL", "1s")
+	p := s.start("run")
+	s.ready()
+	shows := s.reads("balena-token") + " " + itoa(int(s.server.Live()[0].ID)) + " "
+	s.eventually("the file with all it includes", func() bool { return s.reads("app.conf") == shows+"north" })
+	writeFile(t, part, "south")
+	s.server.Fail(balenatest.Fault{Kind: "extend", Status: http.StatusServiceUnavailable})
+	p.signal(syscall.SIGHUP)
+	s.eventually("the included file as it is now", func() bool { return s.reads("app.conf") == shows+"south" })
 	p.stop()
 }
