@@ -27,7 +27,7 @@ RUN mkdir -p /image/etc/ssl/certs /image/licenses \
  && cp /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ \
  && cp LICENSE /image/licenses/ \
  && CGO_ENABLED=0 GOOS=linux GOARCH=${TARGETARCH} GOARM=${TARGETVARIANT#v} \
-    go build -buildvcs=false -tags nethttpomithttp2 -trimpath -ldflags="-s -w${VERSION:+ -X main.release=${VERSION}}" -o /image/injector ./cmd/injector
+    go build -buildvcs=false -tags nethttpomithttp2 -trimpath -gcflags=all=-l -gcflags=crypto/...= -gcflags=runtime= -ldflags="-s -w${VERSION:+ -X main.release=${VERSION}}" -o /image/injector ./cmd/injector
 
 # For examples/compose/demo.yaml alone: the stand-in for the API, and an app.
 FROM source AS build-demo

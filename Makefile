@@ -9,6 +9,8 @@ BIN := $(CURDIR)/bin
 VERSION ?=
 # The API is spoken to in HTTP/1.1; the code for HTTP/2 is half a megabyte.
 TAGS := nethttpomithttp2
+# Without inlining the binary is 0.7 MB smaller, and nobody can tell the difference, but for cryptography.
+GCFLAGS := -gcflags=all=-l -gcflags=crypto/...= -gcflags=runtime=
 LDFLAGS := -s -w$(if $(VERSION), -X main.release=$(VERSION))
 
 .PHONY: demo test unit fuzz lint build image e2e cluster prove bench clients clean
@@ -17,7 +19,7 @@ demo:
 	$(GO) run ./examples/demo
 
 build:
-	CGO_ENABLED=0 $(GO) build -tags $(TAGS) -trimpath -ldflags="$(LDFLAGS)" -o $(BIN)/injector ./cmd/injector
+	CGO_ENABLED=0 $(GO) build -tags $(TAGS) -trimpath $(GCFLAGS) -ldflags="$(LDFLAGS)" -o $(BIN)/injector ./cmd/injector
 
 image:
 	docker build $(if $(GO_IMAGE),--build-arg GO_IMAGE=$(GO_IMAGE)) -t balena-token-injector .

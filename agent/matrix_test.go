@@ -24,7 +24,7 @@ var updateGolden = flag.Bool("update", false, "write testdata/matrix.golden anew
 const (
 	goldenFile = "testdata/matrix.golden"
 	// matrixCells is how many cells the matrix has. It may grow.
-	matrixCells = 936
+	matrixCells = 975
 	// raceShare: with the race detector one cell in so many is lived through; make test runs all of
 	// them without it.
 	raceShare = 4
@@ -43,6 +43,7 @@ type failure struct {
 	name  string
 	fault balenatest.Fault
 	wait  time.Duration // what the server asked for, jitter included: recovery may take that much longer
+	down  bool          // after that request the server has no database: every credential gets 401
 }
 
 // span is how long it lasts.
@@ -69,30 +70,31 @@ func failures() []failure {
 	wait := func(value string) http.Header { return http.Header{"Retry-After": {value}} }
 	html := http.Header{"Content-Type": {"text/html"}}
 	return []failure{
-		{"401", balenatest.Fault{Status: 401}, 0},
-		{"401 fresh login required", balenatest.Fault{Status: 401, Body: `"Fresh authentication token required"`}, 0},
-		{"403", balenatest.Fault{Status: 403}, 0},
-		{"404", balenatest.Fault{Status: 404}, 0},
-		{"409", balenatest.Fault{Status: 409, Body: `"\"key\" must be unique."`}, 0},
-		{"429 with seconds", balenatest.Fault{Status: 429, Header: wait("20")}, minute},
-		{"429 with a date", balenatest.Fault{Status: 429, Header: wait("Sat, 01 Jan 2000 00:00:30 GMT")}, 2 * minute},
-		{"429 absurd", balenatest.Fault{Status: 429, Header: wait("99999999999")}, 61 * minute},
-		{"500", balenatest.Fault{Status: 500}, 0},
-		{"502 page", balenatest.Fault{Status: 502, Body: "<html>Bad Gateway", Header: html}, 0},
-		{"503", balenatest.Fault{Status: 503}, 0},
-		{"503 with a wait", balenatest.Fault{Status: 503, Header: wait("30")}, minute},
-		{"521", balenatest.Fault{Status: 521}, 0},
-		{"silence", balenatest.Fault{Hang: true}, 20 * time.Second},
-		{"reset before", balenatest.Fault{}, 0},
-		{"reset after", balenatest.Fault{After: true}, 0},
-		{"slow-loris", balenatest.Fault{After: true, Pass: true, Slow: 3 * time.Second}, 20 * time.Second},
-		{"cut short", balenatest.Fault{After: true, Pass: true, Cut: 4}, 0},
-		{"garbage", balenatest.Fault{Status: 200, Body: "garbage"}, 0},
-		{"empty", balenatest.Fault{Status: 200}, 0},
-		{"oversized", balenatest.Fault{Status: 200, Body: strings.Repeat("x", 300<<10)}, 0},
-		{"redirect", balenatest.Fault{Status: 302, Header: http.Header{"Location": {"/elsewhere"}}}, 0},
-		{"200 that did nothing", balenatest.Fault{Pass: true}, 0},
-		{"effect a second later", balenatest.Fault{Late: time.Second}, 0},
+		{"401", balenatest.Fault{Status: 401}, 0, false},
+		{"401 fresh login required", balenatest.Fault{Status: 401, Body: `"Fresh authentication token required"`}, 0, false},
+		{"401 without a database", balenatest.Fault{Pass: true, After: true}, 0, true},
+		{"403", balenatest.Fault{Status: 403}, 0, false},
+		{"404", balenatest.Fault{Status: 404}, 0, false},
+		{"409", balenatest.Fault{Status: 409, Body: `"\"key\" must be unique."`}, 0, false},
+		{"429 with seconds", balenatest.Fault{Status: 429, Header: wait("20")}, minute, false},
+		{"429 with a date", balenatest.Fault{Status: 429, Later: 30 * time.Second}, 2 * minute, false},
+		{"429 absurd", balenatest.Fault{Status: 429, Header: wait("99999999999")}, 61 * minute, false},
+		{"500", balenatest.Fault{Status: 500}, 0, false},
+		{"502 page", balenatest.Fault{Status: 502, Body: "<html>Bad Gateway", Header: html}, 0, false},
+		{"503", balenatest.Fault{Status: 503}, 0, false},
+		{"503 with a wait", balenatest.Fault{Status: 503, Header: wait("30")}, minute, false},
+		{"521", balenatest.Fault{Status: 521}, 0, false},
+		{"silence", balenatest.Fault{Hang: true}, 20 * time.Second, false},
+		{"reset before", balenatest.Fault{}, 0, false},
+		{"reset after", balenatest.Fault{After: true}, 0, false},
+		{"slow-loris", balenatest.Fault{After: true, Pass: true, Slow: 3 * time.Second}, 20 * time.Second, false},
+		{"cut short", balenatest.Fault{After: true, Pass: true, Cut: 4}, 0, false},
+		{"garbage", balenatest.Fault{Status: 200, Body: "garbage"}, 0, false},
+		{"empty", balenatest.Fault{Status: 200}, 0, false},
+		{"oversized", balenatest.Fault{Status: 200, Body: strings.Repeat("x", 300<<10)}, 0, false},
+		{"redirect", balenatest.Fault{Status: 302, Header: http.Header{"Location": {"/elsewhere"}}}, 0, false},
+		{"200 that did nothing", balenatest.Fault{Hollow: true}, 0, false},
+		{"effect a second later", balenatest.Fault{Late: time.Second}, 0, false},
 	}
 }
 
@@ -180,12 +182,21 @@ func runCell(t *testing.T, name string, r row, f failure, s span) (lines []strin
 		if hit = n > 0; !hit {
 			t.Error("the fault never hit")
 		}
+		if f.down {
+			end = c.withoutDatabase(max(s.long, 5*time.Second))
+		}
 		for time.Now().Before(end) {
 			c.live(5 * time.Second)
 		}
 		limit := 90*time.Second + f.wait
-		if f.fault.Status == 401 && (r.kind == "login" || r.kind == "totp" || r.kind == "fresh") {
+		if f.fault.Status == 401 && !f.down && (r.kind == "login" || r.kind == "totp" || r.kind == "fresh") {
 			limit += time.Hour // a refused credential rests
+		}
+		if f.fault.Hollow && r.kind == "mint" {
+			limit += 7 * time.Minute // a new key that is refused gets a minute, and each one costs many requests
+		}
+		if f.down && s.long > time.Hour/2 {
+			limit += time.Minute // each try then takes several requests, of which few are left
 		}
 		c.recover(limit)
 		c.live(10 * time.Minute)
@@ -274,6 +285,16 @@ func (c *cell) recover(limit time.Duration) {
 	}
 	ready, why := c.l.agent.Ready()
 	c.w.t.Errorf("not recovered %v after the failure's end: ready %v (%s), token good %v, trouble %+v", limit, ready, why, c.w.server.Accepts(c.w.read()), c.l.agent.Status().Trouble)
+}
+
+// withoutDatabase takes it away for so long, and returns when it came back.
+func (c *cell) withoutDatabase(d time.Duration) time.Time {
+	c.w.t.Helper()
+	c.w.server.Heal()
+	c.w.server.SetDown(true)
+	c.live(d)
+	c.w.server.SetDown(false)
+	return time.Now()
 }
 
 // quiet checks that nothing is in trouble any more: what could not be revoked is, and one key is

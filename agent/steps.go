@@ -218,12 +218,16 @@ func (a *Agent) mintIn(now instant) (time.Duration, bool) {
 }
 
 // unplannedIn spaces mints that nobody planned: at once, then ever further apart while keys die
-// young.
+// young. While the app has never had a key it is a minute at most.
 func (a *Agent) unplannedIn(now instant) time.Duration {
 	if !a.pace.any {
 		return 0
 	}
-	return until(now, a.pace.last.add(a.cfg.Times.replacementGap(a.pace.young)))
+	gap := a.cfg.Times.replacementGap(a.pace.young)
+	if a.current == nil {
+		gap = min(gap, time.Minute)
+	}
+	return until(now, a.pace.last.add(gap))
 }
 
 // makeRoom ends an overlap early: a third key is made only when the oldest of two is gone. It

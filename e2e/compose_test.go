@@ -259,7 +259,7 @@ func TestDeviceExample(t *testing.T) {
 	t.Parallel()
 	p := newProject(t, "device.yaml", "app")
 	dir := t.TempDir()
-	app := p.name + "-device"
+	const app = "my-device-app" // as the file names it
 	cmd := exec.Command("docker", "build", "-q", "-t", app, "-f", "-", dir)
 	cmd.Env = append(cmd.Environ(), "DOCKER_BUILDKIT=0")
 	cmd.Stdin = strings.NewReader("FROM " + busybox + "\nCOPY --from=" + image + " /injector /injector\nENTRYPOINT [\"/injector\", \"exec\", \"--\"]\n" +
@@ -268,7 +268,7 @@ func TestDeviceExample(t *testing.T) {
 		t.Fatal(err, string(out))
 	}
 	t.Cleanup(func() { _ = exec.Command("docker", "rmi", "-f", app).Run() })
-	p.env["APP_IMAGE"] = app
+	p.set["INJECTOR_USERNAME"], p.set["INJECTOR_PASSWORD"], p.set["BALENA_API_URL"] = "injector", password, "http://standin:8990"
 	p.compose("up", "-d", "--no-build")
 	p.saysEventually("app", "app: 32")
 	p.wantLive(1)

@@ -73,6 +73,8 @@ func template(object runtime.Object) *corev1.PodTemplateSpec {
 		return &o.Spec.Template
 	case *batchv1.Job:
 		return &o.Spec.Template
+	case *batchv1.CronJob:
+		return &o.Spec.JobTemplate.Spec.Template
 	}
 	return nil
 }
@@ -272,11 +274,13 @@ func componentOf(t *testing.T, own string) []byte {
 // TestComponent adds the sidecar to workloads of users, which have much that must stay as it is.
 func TestComponent(t *testing.T) {
 	objects := decoded(t, "the result", componentOf(t, mine))
-	if len(objects) != 2 {
+	if len(objects) != 3 {
 		t.Fatalf("%d objects", len(objects))
 	}
+	var sidecars []corev1.Container
 	for _, object := range objects {
 		s := template(object).Spec
+		sidecars = append(sidecars, s.InitContainers[0])
 		if len(s.InitContainers) != 2 || s.InitContainers[0].Name != "injector" || s.InitContainers[1].Name != "migrate" {
 			t.Errorf("init containers, of which the user's may need the token: %+v", s.InitContainers)
 		}
@@ -285,6 +289,11 @@ func TestComponent(t *testing.T) {
 		}
 		if s.AutomountServiceAccountToken != nil || s.TerminationGracePeriodSeconds == nil || *s.TerminationGracePeriodSeconds != 300 {
 			t.Error("the component changes what is not its own")
+		}
+	}
+	for _, c := range sidecars[1:] {
+		if !reflect.DeepEqual(c, sidecars[0]) {
+			t.Errorf("cronjob.yaml and sidecar.yaml differ:\n%+v\n%+v", c, sidecars[0])
 		}
 	}
 }
@@ -326,4 +335,24 @@ spec:
             - {name: data, mountPath: /data}
             - {name: balena-token, mountPath: /secrets, readOnly: true}
       volumes: [{name: data, emptyDir: {}}]
+---
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: mine}
+spec:
+  schedule: "0 4 * * *"
+  jobTemplate:
+    spec:
+      template:
+        spec:
+          restartPolicy: Never
+          terminationGracePeriodSeconds: 300
+          initContainers: [{name: migrate, image: mine}]
+          containers:
+            - name: mine
+              image: mine
+              volumeMounts:
+                - {name: data, mountPath: /data}
+                - {name: balena-token, mountPath: /secrets, readOnly: true}
+          volumes: [{name: data, emptyDir: {}}]
 `

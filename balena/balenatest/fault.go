@@ -27,6 +27,9 @@ type Fault struct {
 	Header http.Header
 	Body   string
 	Echo   bool // the body ends with what was sent: the bearer and the request's body
+	Hollow bool // a lie: 200 as if all were well, without an effect; see hollow
+	// Later adds a Retry-After that is a date, so much later than the server's time.
+	Later time.Duration
 
 	hits int
 }

@@ -2,6 +2,7 @@ package balenatest
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -83,6 +84,8 @@ func (s *Server) misbehave(w http.ResponseWriter, r *http.Request, kind string, 
 		s.send(w, r, kind, s.effect(r, body), f)
 	case f.Pass:
 		s.send(w, r, kind, proper, f)
+	case f.Hollow:
+		s.send(w, r, kind, hollow(kind, r, body), f)
 	case f.Status == 0:
 		s.cut(w, kind, r)
 	default:
@@ -90,12 +93,36 @@ func (s *Server) misbehave(w http.ResponseWriter, r *http.Request, kind string, 
 		if header == nil {
 			header = http.Header{}
 		}
+		if f.Later > 0 {
+			s.mu.Lock()
+			header.Set("Retry-After", s.now().Add(f.Later).UTC().Format(http.TimeFormat))
+			s.mu.Unlock()
+		}
 		answer := []byte(f.Body)
 		if f.Echo {
 			answer = append(append(append(answer, " "+r.Header.Get("Authorization")+" "...), body...), ' ')
 		}
 		s.send(w, r, kind, reply{f.Status, header, answer}, f)
 	}
+}
+
+// hollow is the answer of a request that did nothing: a mint returns the secret that it was sent, a list is empty, a
+// session is what it was before; to a PATCH or DELETE the proper answer has no body anyhow.
+func hollow(kind string, r *http.Request, body []byte) reply {
+	answer := reply{status: http.StatusOK, header: http.Header{}}
+	switch kind {
+	case "mint":
+		var sent struct {
+			APIKey string `json:"apiKey"`
+		}
+		_ = json.Unmarshal(body, &sent)
+		answer.body, _ = json.Marshal(sent.APIKey)
+	case "find":
+		answer.body = []byte(`{"d":[]}`)
+	case "refresh", "fresh":
+		answer.body = []byte(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
+	}
+	return answer
 }
 
 func (s *Server) send(w http.ResponseWriter, r *http.Request, kind string, a reply, f *Fault) {

@@ -96,7 +96,7 @@ func run() error {
 }
 
 func build(to, tags string) error {
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-tags", "nethttpomithttp2,"+tags, "-o", to, "./cmd/injector")
+	cmd := exec.Command("go", "build", "-trimpath", "-gcflags=all=-l", "-gcflags=crypto/...=", "-gcflags=runtime=", "-ldflags=-s -w", "-tags", "nethttpomithttp2,"+tags, "-o", to, "./cmd/injector")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	cmd.Stderr = os.Stderr
 	return cmd.Run()
