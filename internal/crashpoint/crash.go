@@ -4,6 +4,7 @@
 // done. With the tag crash it counts them and, at the one that CRASH_AT names (from 1), kills
 // the process as SIGKILL does; with CRASH_WITH=term it asks it to stop instead, and with
 // CRASH_WITH=panic it panics. CRASH_LOG names a file that gets a line for each.
+// CRASH_SLOW is how long each write takes until it has reached the disk.
 package crashpoint
 
 import (
@@ -12,6 +13,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 )
 
 var (
@@ -21,6 +23,9 @@ var (
 
 // Here is one place.
 func Here(name string) {
+	if slow, err := time.ParseDuration(os.Getenv("CRASH_SLOW")); err == nil && name == "before syncing" {
+		time.Sleep(slow)
+	}
 	mu.Lock()
 	defer mu.Unlock()
 	count++

@@ -22,8 +22,11 @@ import (
 
 // Dir is an open directory. It is safe for concurrent use, as far as the file system is.
 type Dir struct {
-	path string
-	root *os.Root
+	path   string
+	real   string // where path led when it was opened, without links
+	root   *os.Root
+	parent *Dir   // of a Child
+	name   string // of a Child, in its parent
 }
 
 // Owner is a numeric user and group. -1 leaves either as it is.
@@ -32,14 +35,44 @@ type Owner struct{ UID, GID int }
 // Keep leaves a new file to the user and group that made it.
 var Keep = Owner{-1, -1}
 
-// Open opens the directory at path, which must exist.
+// Open opens the directory at path, which must exist. Links in the path are followed as they are now: whoever
+// configured it has made them. See Reopen for later.
 func Open(path string) (*Dir, error) {
-	root, err := os.OpenRoot(path)
+	real, err := filepath.EvalSymlinks(path)
+	if err == nil {
+		real, err = filepath.Abs(real)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return &Dir{path: path, root: root}, nil
+	root, err := openPlace(real)
+	if err != nil {
+		return nil, err
+	}
+	return &Dir{path: path, real: real, root: root}, nil
 }
+
+// Reopen opens the directory that is in d's place by now: its volume was mounted again, or it was made anew. A path that
+// leads elsewhere since, through a link that was not there, is refused. d stays open.
+func (d *Dir) Reopen() (*Dir, error) {
+	if d.parent != nil {
+		return d.parent.Child(d.name)
+	}
+	now, err := Open(d.path)
+	if err != nil {
+		return nil, err
+	}
+	if now.real != d.real {
+		return nil, errors.Join(fmt.Errorf("%s leads to %s through a link, and led to %s when it was opened first: a restart follows it", d.path, now.real, d.real), now.Close())
+	}
+	return now, nil
+}
+
+// IsChild reports whether d was opened in another directory, by Child.
+func (d *Dir) IsChild() bool { return d.parent != nil }
+
+// Real returns where the path led when the directory was opened, without links.
+func (d *Dir) Real() string { return d.real }
 
 // Path returns the path that the directory was opened by.
 func (d *Dir) Path() string { return d.path }
@@ -50,14 +83,22 @@ func (d *Dir) Root() *os.Root { return d.root }
 // Close closes the directory.
 func (d *Dir) Close() error { return d.root.Close() }
 
-// Moved tells whether the path leads to another directory by now, or to none: it was removed,
+// Moved reports whether the path leads to another directory by now, or to none: it was removed,
 // replaced or mounted over since it was opened.
 func (d *Dir) Moved() bool {
 	here, err := d.root.Stat(".")
 	if err != nil {
 		return true
 	}
-	there, err := os.Stat(d.path)
+	var there fs.FileInfo
+	if d.parent != nil {
+		if d.parent.Moved() {
+			return true
+		}
+		there, err = d.parent.root.Lstat(d.name)
+	} else {
+		there, err = os.Stat(d.path)
+	}
 	return err != nil || !os.SameFile(here, there)
 }
 
@@ -130,20 +171,29 @@ func (d *Dir) write(name string, data []byte, mode fs.FileMode, owner Owner) (er
 		return err
 	}
 	crashpoint.Here("after writing " + name)
-	return f.Sync()
+	return synced(f)
 }
 
-// sync makes a rename outlive a power cut. A file system that cannot is not asked twice.
+// synced makes what was written outlive a power cut. A file system that cannot is not a reason to fail.
+func synced(f *os.File) error {
+	crashpoint.Here("before syncing")
+	err := f.Sync()
+	for _, cannot := range []error{syscall.EINVAL, syscall.ENOSYS, syscall.ENOTSUP, syscall.EPERM} {
+		if errors.Is(err, cannot) {
+			return nil
+		}
+	}
+	return err
+}
+
+// sync makes a rename outlive a power cut.
 func (d *Dir) sync() error {
 	f, err := d.root.Open(".")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = f.Close() }()
-	if err := f.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) {
-		return err
-	}
-	return nil
+	return synced(f)
 }
 
 // explain adds the way out to errors that have a usual cause.
@@ -181,74 +231,6 @@ func (d *Dir) owner() string {
 		return ""
 	}
 	return fmt.Sprintf(": the directory belongs to %d:%d with mode %04o; give it to this user (uid=%d among a tmpfs' options), or run as another", stat.Uid, stat.Gid, info.Mode().Perm(), os.Getuid())
-}
-
-// Read returns the bytes of a regular file of at most limit bytes. It never waits for a pipe
-// and never follows a link.
-func (d *Dir) Read(name string, limit int) ([]byte, error) {
-	f, err := d.regular(name)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }()
-	data, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > limit {
-		return nil, fmt.Errorf("%s is longer than %d bytes", filepath.Join(d.path, name), limit)
-	}
-	return data, nil
-}
-
-// ReadFile is the content of a regular file of at most limit bytes, wherever it is. It never waits for a pipe, and
-// reads a device or an endless file no further than that.
-func ReadFile(path string, limit int) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }()
-	return ReadRegular(f, limit)
-}
-
-// ReadRegular is ReadFile for a file that was opened with O_NONBLOCK.
-func ReadRegular(f *os.File, limit int) ([]byte, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.New("it is no regular file")
-	}
-	data, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
-	if err == nil && len(data) > limit {
-		err = fmt.Errorf("it is longer than %d KiB", limit>>10)
-	}
-	return data, err
-}
-
-func (d *Dir) regular(name string) (*os.File, error) {
-	before, err := d.root.Lstat(name)
-	if err != nil {
-		return nil, err
-	}
-	if !before.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is no regular file", filepath.Join(d.path, name))
-	}
-	f, err := d.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	after, err := f.Stat()
-	if err == nil && !os.SameFile(before, after) {
-		err = fmt.Errorf("%s was replaced while it was opened", filepath.Join(d.path, name))
-	}
-	if err != nil {
-		_ = f.Close()
-		return nil, err
-	}
-	return f, nil
 }
 
 // Holds tells whether name is a regular file with exactly these bytes, mode and owner.
