@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/balena-injector/injector/internal/rootdir"
@@ -33,51 +35,65 @@ func (d *Dirs) Close() error {
 	return err
 }
 
-// get returns the open directory, opening it again if the path leads elsewhere by now. One that
-// was moved away is left to the garbage collector: another goroutine may still write there.
+// get returns the open directory, opening it again if the path leads to another by now, and closes the old one: whoever
+// is writing there fails, and tries again.
 func (d *Dirs) get(path string) (*rootdir.Dir, error) {
+	return d.keep(path, d.checkMemory, func() (*rootdir.Dir, error) { return rootdir.Open(path) })
+}
+
+// anywhere is what the directory is checked for in which getIn makes one: nothing is written there.
+func anywhere(*rootdir.Dir) error { return nil }
+
+// getIn is get for a directory that only this program's outputs need, in one that is there. Apps may write to that one,
+// and so put anything in the place of this one: no link is followed there.
+func (d *Dirs) getIn(path string, owner Owner) (*rootdir.Dir, error) {
+	parent, err := d.parent(path)
+	if err != nil {
+		return nil, err
+	}
+	name := filepath.Base(path)
+	return d.keep(path, d.checkMemory, func() (*rootdir.Dir, error) {
+		if err := parent.MakeChild(name, 0o770, owner); err != nil {
+			return nil, err
+		}
+		return parent.Child(name)
+	})
+}
+
+// parent returns the directory in which another one is made, if need be.
+func (d *Dirs) parent(path string) (*rootdir.Dir, error) {
+	dir := filepath.Dir(path)
+	return d.keep("in "+dir, anywhere, func() (*rootdir.Dir, error) { return rootdir.Open(dir) })
+}
+
+// keep returns the directory that is open under that name, or opens it.
+func (d *Dirs) keep(name string, check func(*rootdir.Dir) error, open func() (*rootdir.Dir, error)) (*rootdir.Dir, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if dir := d.open[path]; dir != nil {
-		if !dir.Moved() {
-			return dir, nil
+	old := d.open[name]
+	if old != nil {
+		if !old.Moved() {
+			return old, nil
 		}
-		delete(d.open, path)
+		if !old.IsChild() {
+			open = old.Reopen
+		}
 	}
-	dir, err := rootdir.Open(path)
+	dir, err := open()
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, &missingDir{path}
+			return nil, &missingDir{strings.TrimPrefix(name, "in ")}
 		}
 		return nil, fmt.Errorf("open the output's directory: %w", err)
 	}
-	if err := d.checkMemory(dir); err != nil {
+	if err := check(dir); err != nil {
 		return nil, errors.Join(err, dir.Close())
 	}
-	d.open[path] = dir
+	if old != nil {
+		_ = old.Close()
+	}
+	d.open[name] = dir
 	return dir, nil
-}
-
-// make creates a directory that only this program's outputs need, in one that is there.
-func (d *Dirs) make(path string, owner Owner) error {
-	err := os.Mkdir(path, 0o770)
-	switch {
-	case errors.Is(err, fs.ErrExist):
-		return nil
-	case err != nil:
-		return fmt.Errorf("make the output's directory %s: %w", path, errors.Unwrap(err))
-	}
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = dir.Close() }()
-	if owner != Keep {
-		if err := dir.Chown(owner.UID, owner.GID); err != nil {
-			return fmt.Errorf("give the output's directory to %d:%d: %w", owner.UID, owner.GID, err)
-		}
-	}
-	return dir.Chmod(0o770) // whatever the umask
 }
 
 func (d *Dirs) checkMemory(dir *rootdir.Dir) error {

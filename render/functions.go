@@ -10,7 +10,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"text/template"
 	"time"
 
@@ -19,8 +18,8 @@ import (
 
 // Functions says what templates may reach beyond their View. The zero value: nothing.
 type Functions struct {
-	FilesDir string   // the directory that `file` reads from; empty: `file` fails
-	Env      []string // the variables that `env` may read
+	Files *rootdir.Dir // what `file` reads from, opened once and for all; nil: `file` fails
+	Env   []string     // the variables that `env` may read
 }
 
 // table returns the functions that templates may call, beside text/template's own.
@@ -62,25 +61,15 @@ func hostOf(text string) (string, error) {
 	return u.Hostname(), nil
 }
 
-// file returns the content of a file in FilesDir; links that lead out of it are not followed.
+// file returns the content of a file below Files; links that lead out of it are not followed.
 func (f Functions) file(name string) (string, error) {
-	if f.FilesDir == "" {
+	if f.Files == nil {
 		return "", errors.New("file: set INJECTOR_TEMPLATE_FILES to the directory whose files templates may include")
 	}
-	root, err := os.OpenRoot(f.FilesDir)
+	data, err := f.Files.ReadInside(name, maxTemplate)
 	if err != nil {
-		return "", fmt.Errorf("file: %w", err)
-	}
-	defer func() { _ = root.Close() }()
-	// The errors do not say which file: the name may have been made of the token, and the template's line shows it.
-	file, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return "", fmt.Errorf("file in %s: %w", f.FilesDir, cause(err))
-	}
-	defer func() { _ = file.Close() }()
-	data, err := rootdir.ReadRegular(file, maxTemplate)
-	if err != nil {
-		return "", fmt.Errorf("file in %s: %w", f.FilesDir, cause(err))
+		// Not which file: the name may have been made of the token, and the template's line shows it.
+		return "", fmt.Errorf("file in %s: %w", f.Files.Path(), cause(err))
 	}
 	return string(data), nil
 }

@@ -93,7 +93,11 @@ func (f *Files) each(do func(d *rootdir.Dir, path string, mode fs.FileMode, owne
 func (f *Files) eachThere(do func(d *rootdir.Dir, path string, mode fs.FileMode, owner Owner) error) error {
 	there := &Files{cfg: f.cfg}
 	there.cfg.Outputs = slices.DeleteFunc(slices.Clone(f.cfg.Outputs), func(o Output) bool {
-		_, err := f.cfg.Dirs.get(filepath.Dir(o.Path))
+		dir, get := filepath.Dir(o.Path), f.cfg.Dirs.get
+		if o.MakeDir {
+			get = f.cfg.Dirs.parent
+		}
+		_, err := get(dir)
 		return errors.Is(err, fs.ErrNotExist)
 	})
 	return there.each(do)
@@ -102,9 +106,7 @@ func (f *Files) eachThere(do func(d *rootdir.Dir, path string, mode fs.FileMode,
 func (f *Files) dir(o Output) (*rootdir.Dir, error) {
 	path := filepath.Dir(o.Path)
 	if o.MakeDir {
-		if err := f.cfg.Dirs.make(path, o.Owner); err != nil {
-			return nil, err
-		}
+		return f.cfg.Dirs.getIn(path, o.Owner)
 	}
 	return f.cfg.Dirs.get(path)
 }
@@ -325,7 +327,15 @@ func (f *Files) Remove() error {
 func (f *Files) Sweep() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.each(func(d *rootdir.Dir, path string, _ fs.FileMode, _ Owner) error {
+	var err error
+	for _, o := range f.cfg.Outputs {
+		if dir := filepath.Dir(o.Path); o.MakeDir {
+			if parent, e := f.cfg.Dirs.parent(dir); e == nil {
+				err = errors.Join(err, parent.Sweep(filepath.Base(dir)))
+			}
+		}
+	}
+	return errors.Join(err, f.each(func(d *rootdir.Dir, path string, _ fs.FileMode, _ Owner) error {
 		return d.Sweep(filepath.Base(path))
-	})
+	}))
 }

@@ -228,7 +228,7 @@ func TestWatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	events := make(chan struct{}, 1)
-	go func() { ended <- watch(ctx, []string{file}, events, func() { changes <- struct{}{} }) }()
+	go func() { ended <- watch(ctx, []string{file}, events, func() {}, func() { changes <- struct{}{} }) }()
 	nothing := func(what string) {
 		t.Helper()
 		select {

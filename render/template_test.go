@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/balena-injector/injector/internal/rootdir"
 	"github.com/balena-injector/injector/internal/tally"
 	"github.com/balena-injector/injector/key"
 )
@@ -43,6 +44,16 @@ func writeText(t *testing.T, path, text string) {
 	}
 }
 
+func openDir(t *testing.T, path string) *rootdir.Dir {
+	t.Helper()
+	dir, err := rootdir.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = dir.Close() })
+	return dir
+}
+
 func readText(t *testing.T, path string) string {
 	t.Helper()
 	raw, err := os.ReadFile(path)
@@ -56,7 +67,7 @@ func TestTemplatesSeeThePublication(t *testing.T) {
 	dir := t.TempDir()
 	writeText(t, filepath.Join(dir, "note"), "a note\n")
 	t.Setenv("APP_NAME", "it's")
-	f := Functions{FilesDir: dir, Env: []string{"APP_NAME"}}
+	f := Functions{Files: openDir(t, dir), Env: []string{"APP_NAME"}}
 	p := publication(3)
 	p.Key.ID, p.Key.Expiry, p.Key.Kind = 7, time.Date(2031, 2, 3, 4, 5, 6, 0, time.UTC), key.Fleet
 	secret := p.Key.Secret.Reveal()
@@ -92,7 +103,7 @@ func TestTemplatesThatFail(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("BALENA_PASSWORD", "hunter2")
-	f := Functions{FilesDir: dir, Env: []string{"APP_NAME"}}
+	f := Functions{Files: openDir(t, dir), Env: []string{"APP_NAME"}}
 	first := publication(1)
 	for source, say := range map[string]string{
 		"a\n{{.Tokn}}":                       ":2:2:",
@@ -103,7 +114,7 @@ func TestTemplatesThatFail(t *testing.T) {
 		"{{env .Token}}":                     "is not in INJECTOR_TEMPLATE_ENV",
 		"{{env (slice .Token 1)}}":           "is not in INJECTOR_TEMPLATE_ENV",
 		"{{file (base64 .Token)}}":           "no such file",
-		"{{file \"pipe\"}}":                  "no regular file",
+		"{{file \"pipe\"}}":                  "not a regular file",
 		"{{file \"../etc/hostname\"}}":       ":1:2:",
 		"{{file \"away\"}}":                  ":1:2:",
 		"{{file .Token}}":                    "no such file",

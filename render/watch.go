@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -20,46 +21,114 @@ const (
 	// settling is how long files must be quiet before they are read: a truncated file that is
 	// then written again is two events, and the state in between means nothing.
 	settling = 200 * time.Millisecond
+	// busy is when they are read although their directories are never quiet, such as those with a log in them.
+	busy = time.Second
 )
 
 // Watch calls changed, from its own goroutine, whenever the content of one of the files is
-// another than before; a file that comes or goes counts as well. It watches their directories,
-// so that it sees files that are replaced, and Kubernetes' ..data links that are swapped. It
-// returns when ctx is done.
+// another than before; a file that comes or goes counts as well. It watches their directories and those of all links
+// on the way to them, so that it sees files that are replaced, and Kubernetes' ..data links that are swapped. What
+// cannot be watched is looked at once a minute, which the log says. It returns when ctx is done.
 func Watch(ctx context.Context, log *slog.Logger, files []string, changed func()) error {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		log.Warn("files cannot be watched; they are looked at once a minute", "error", err)
-		return watch(ctx, files, nil, changed)
+		return watch(ctx, files, nil, func() {}, changed)
 	}
 	defer func() { _ = w.Close() }()
-	dirs := directories(files)
-	for _, dir := range dirs {
-		if err := w.Add(dir); err != nil {
-			log.Warn("a directory cannot be watched; its files are looked at once a minute", "directory", dir, "error", err)
-		}
-	}
-	return watch(ctx, files, events(ctx, w, dirs), changed)
+	dirs := &watched{watcher: w, log: log, files: files, failed: map[string]bool{}}
+	dirs.renew()
+	return watch(ctx, files, events(ctx, w), dirs.renew, changed)
 }
 
-// directories are those of the files, and those in which a link lies that leads to one: it may be swapped.
+// watched are the directories that the files lie in by now.
+type watched struct {
+	watcher *fsnotify.Watcher
+	log     *slog.Logger
+	files   []string
+	failed  map[string]bool // whose failure was logged
+}
+
+// renew watches what is not watched yet, such as where a link leads that was swapped, or a directory that was removed
+// and made again, and nothing else any more.
+func (d *watched) renew() {
+	wanted := directories(d.files)
+	for _, dir := range d.watcher.WatchList() {
+		if !slices.Contains(wanted, dir) {
+			_ = d.watcher.Remove(dir)
+		}
+	}
+	for _, dir := range wanted {
+		err := d.watcher.Add(dir)
+		if err != nil && !d.failed[dir] {
+			d.log.Warn("a directory cannot be watched; its files are looked at once a minute", "directory", dir, "error", err)
+		}
+		d.failed[dir] = err != nil
+	}
+}
+
+// directories are those of the files, and of every link on the way to one: it may be swapped.
 func directories(files []string) []string {
 	var list []string
 	for _, f := range files {
-		list = append(list, filepath.Dir(f))
-		for dir := filepath.Dir(f); dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
-			if info, err := os.Lstat(dir); err == nil && info.Mode()&os.ModeSymlink != 0 {
-				list = append(list, filepath.Dir(dir))
-			}
-		}
+		list = append(list, steps(f)...)
 	}
 	slices.Sort(list)
 	return slices.Compact(list)
 }
 
+// mostLinks is how many links are followed on the way to one file, as by the kernel.
+const mostLinks = 40
+
+// steps are the directories in which a file's path takes a step that may change: where each link on the way lies, and
+// where the path ends.
+func steps(path string) []string {
+	var list []string
+	at, rest := "/", strings.Split(strings.Trim(path, "/"), "/")
+	for links := 0; len(rest) > 0; {
+		name := rest[0]
+		rest = rest[1:]
+		switch name {
+		case "", ".":
+			continue
+		case "..":
+			at = filepath.Dir(at)
+			continue
+		}
+		to, err := os.Readlink(filepath.Join(at, name))
+		if err != nil { // not a link
+			if len(rest) == 0 {
+				return append(list, nearestThere(at))
+			}
+			at = filepath.Join(at, name)
+			continue
+		}
+		list = append(list, at)
+		if links++; links > mostLinks {
+			return list
+		}
+		if filepath.IsAbs(to) {
+			at = "/"
+		}
+		rest = append(strings.Split(strings.Trim(to, "/"), "/"), rest...)
+	}
+	return list
+}
+
+// nearestThere returns dir, or what is there of the way to it: dir is made there.
+func nearestThere(dir string) string {
+	for dir != "/" {
+		if info, err := os.Stat(dir); err == nil && info.IsDir() {
+			break
+		}
+		dir = filepath.Dir(dir)
+	}
+	return dir
+}
+
 // events reduces what fsnotify says to "something may have changed", errors included: an
-// overflow is one. A directory that was removed and made again is watched again.
-func events(ctx context.Context, w *fsnotify.Watcher, dirs []string) <-chan struct{} {
+// overflow is one.
+func events(ctx context.Context, w *fsnotify.Watcher) <-chan struct{} {
 	out := make(chan struct{}, 1)
 	go func() {
 		for {
@@ -75,9 +144,6 @@ func events(ctx context.Context, w *fsnotify.Watcher, dirs []string) <-chan stru
 			case <-ctx.Done():
 				return
 			}
-			for _, dir := range dirs {
-				_ = w.Add(dir) // nothing new where it is the same directory
-			}
 			select {
 			case out <- struct{}{}:
 			default:
@@ -87,22 +153,31 @@ func events(ctx context.Context, w *fsnotify.Watcher, dirs []string) <-chan stru
 	return out
 }
 
-func watch(ctx context.Context, files []string, events <-chan struct{}, changed func()) error {
+// watch looks at the files when they have been quiet for a moment after an event, or busy for long, and once a minute;
+// before that it calls renew.
+func watch(ctx context.Context, files []string, events <-chan struct{}, renew, changed func()) error {
 	last := fingerprint(files)
 	poll := time.NewTicker(slowPoll)
 	defer poll.Stop()
-	quiet := time.NewTimer(0)
-	defer quiet.Stop()
+	look := time.NewTimer(0)
+	defer look.Stop()
+	var since time.Time // when the first event came that was not looked into yet
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-events:
-			quiet.Reset(settling)
+			now := time.Now()
+			if since.IsZero() {
+				since = now
+			}
+			look.Reset(max(0, min(settling, since.Add(busy).Sub(now))))
 			continue
 		case <-poll.C:
-		case <-quiet.C:
+		case <-look.C:
 		}
+		since = time.Time{}
+		renew()
 		if now := fingerprint(files); now != last {
 			last = now
 			changed()
