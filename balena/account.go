@@ -2,6 +2,9 @@ package balena
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -24,17 +27,25 @@ type Account struct {
 	session *session
 	userKey *userKey
 	refused *refusals
-	spent   key.Secret // a cached session that the server refused
-	unsure  bool       // the last login got a 401 during an outage
-	doubted time.Time  // the trouble for which a refused login was given a second chance
-	logins  pacer      // logins without success
-	misses  int        // TOTP codes refused in a row
-	warned  bool       // that the session will end
-	failure error      // why there was no session at failedAt; nil: there was no outage yet
+	given   key.Secret        // the session token that was given, as it was last read
+	before  *session          // that served until another token was given, which is not proven yet
+	spent   []key.Secret      // sessions that the server refused
+	tried   [sha256.Size]byte // the password and TOTP secret that were used last, or were there at the start
+	changed bool              // they are others now, and nobody knows whether they work
+	asked   bool              // somebody wants a login to be tried, whatever was refused before
+	unsure  bool              // the last login got a 401 during an outage
+	doubted time.Time         // the trouble for which a refused login was given a second chance
+	logins  pacer             // logins without success
+	misses  int               // TOTP codes refused in a row
+	warned  bool              // that the session will end
+	failure error             // why there was no session at failedAt; nil: there was no outage yet
 
 	failedAt time.Time
 
-	ends atomic.Pointer[time.Time] // the session's expiry, for those who must not wait
+	ends    atomic.Pointer[time.Time]  // the session's expiry, for those who must not wait
+	trouble atomic.Pointer[string]     // what is wrong with the credential, likewise
+	proven  atomic.Pointer[key.Secret] // the credential that worked last; nil: none did in this process
+	keep    func([]byte) error         // saves in cache
 }
 
 // userKey is a long-lived API key as credential, confirmed by the server.
@@ -63,6 +74,8 @@ func NewAccount(client *Client, cfg AccountConfig) (*Account, error) {
 	}
 	a := &Account{client: client, creds: cfg.Credentials, method: m, cache: cfg.Cache, log: cfg.Log,
 		turn: make(chan struct{}, 1), refused: loadRefusals(cfg.Refusals, client.URL(), strings.ToLower(cfg.Credentials.Username))}
+	a.keep = patiently(cfg.Cache)
+	a.tried = a.secrets()
 	a.turn <- struct{}{}
 	return a, nil
 }
@@ -123,6 +136,29 @@ func (a *Account) KnownUser(ctx context.Context) int64 {
 	return 0
 }
 
+// source is where the secret of the credential comes from.
+func (a *Account) source() Source {
+	return map[method]Source{byPassword: a.creds.Password, bySession: a.creds.Session, byUserKey: a.creds.UserKey}[a.method]
+}
+
+// Mark returns a code over text that takes the account's credential to make, so that a file which others can write
+// cannot make us believe that we wrote it. It is made with the credential that worked last, which proven tells, or else
+// with the one that is there; it is "" if that cannot be read.
+func (a *Account) Mark(text string) (code string, proven bool) {
+	var secret key.Secret
+	if last := a.proven.Load(); last != nil {
+		secret, proven = *last, true
+	} else if read, err := a.source().read(); err == nil {
+		secret = read
+	}
+	if secret.IsZero() {
+		return "", false
+	}
+	m := hmac.New(sha256.New, []byte(secret.Reveal()))
+	_, _ = fmt.Fprintf(m, "%s\x00%s", a.client.URL(), text)
+	return hex.EncodeToString(m.Sum(nil)[:16]), proven
+}
+
 // SessionExpiry returns when the session ends by the server's clock; zero without a session.
 // It never waits.
 func (a *Account) SessionExpiry() time.Time {
@@ -140,20 +176,6 @@ func (a *Account) set(s *session) {
 		return
 	}
 	a.ends.Store(&s.expires)
-}
-
-// CredentialsChanged makes the account read its credentials again and try them at once.
-func (a *Account) CredentialsChanged(ctx context.Context) {
-	if a.lock(ctx) != nil {
-		return
-	}
-	defer a.unlock()
-	a.warned = false
-	a.spent = key.Secret{}
-	a.userKey = nil
-	if a.method == bySession {
-		a.adoptTokens()
-	}
 }
 
 // identity is who we are towards the server.
@@ -208,17 +230,12 @@ func (a *Account) ensure(ctx context.Context, g Gate) error {
 	if a.session == nil {
 		a.adoptTokens()
 	}
-	if a.session != nil && !a.session.proven {
+	for a.session != nil && !a.session.proven {
 		if err := a.prove(ctx, g); err != nil {
 			return err
 		}
-		if a.session == nil && a.method == bySession {
-			a.adoptTokens() // the cached one is spent; there may be the given one
-			if a.session != nil {
-				if err := a.prove(ctx, g); err != nil {
-					return err
-				}
-			}
+		if a.session == nil {
+			a.adoptTokens() // one of several is spent
 		}
 	}
 	if a.session != nil {
@@ -236,21 +253,28 @@ func (a *Account) ensure(ctx context.Context, g Gate) error {
 }
 
 // prove shows a session from a variable or the cache to the server. This also tells the
-// server's time. A session that is dead is dropped.
+// server's time. A session that is dead is dropped, and the one before it serves again, if there was one.
 func (a *Account) prove(ctx context.Context, g Gate) error {
 	id, err := a.client.whoami(ctx, g, a.session.token)
 	switch {
 	case key.Is(err, key.Refused):
 		a.log.Info("the session from the cache or the configuration is over or was ended", "expires", a.session.expires)
-		a.spent = a.session.token
-		a.set(nil)
+		a.spend(a.session.token)
+		a.set(a.before)
+		if a.before = nil; a.session != nil {
+			a.fails(err)
+			a.log.Error("the session token that was given is not accepted; the one before it is used as long as it can be", "expires", a.session.expires)
+		}
 		return nil
 	case err != nil:
 		return err
 	case id != a.session.userID:
 		return &Error{Class: key.Outage, Op: "check the session", Reason: "the server answers with another user's id"}
 	}
-	a.session.proven = true
+	a.session.proven, a.before = true, nil
+	if a.method == bySession {
+		a.works()
+	}
 	return nil
 }
 
@@ -275,31 +299,6 @@ func (a *Account) refusedToken() error {
 	return e
 }
 
-// adoptTokens takes the session from the variable or the cache: of those of one user, the one
-// that lasts longer. With a password only the cache counts.
-func (a *Account) adoptTokens() {
-	var given, cached *session
-	if a.method == bySession {
-		if token, err := a.creds.Session.read(); err == nil && !token.Equal(a.spent) {
-			given, _ = parseSession(token)
-		}
-	}
-	if a.cache != nil {
-		if raw, err := a.cache.Load(); err == nil && len(raw) > 0 {
-			cached = a.parseCache(raw)
-		}
-	}
-	best := given
-	if cached != nil && (given == nil && a.method == byPassword ||
-		given != nil && cached.userID == given.userID && cached.expires.After(given.expires)) {
-		best = cached
-	}
-	if best == nil || a.session != nil && a.session.userID == best.userID && !best.expires.After(a.session.expires) {
-		return
-	}
-	a.set(best)
-}
-
 // cacheFile is the session as it is kept across restarts. The login name and the URL keep it
 // from being used for another account or sent to another server.
 type cacheFile struct {
@@ -314,7 +313,7 @@ func (a *Account) parseCache(raw []byte) *session {
 		return nil
 	}
 	s, err := parseSession(key.NewSecret(f.Session))
-	if err != nil || s.pending || s.token.Equal(a.spent) {
+	if err != nil || s.pending || a.isSpent(s.token) {
 		return nil
 	}
 	return s
@@ -333,7 +332,7 @@ func (a *Account) suspect(ctx context.Context, g Gate, bearer key.Secret) (dropp
 	}
 	defer a.unlock()
 	if a.session != nil && a.session.token.Equal(bearer) {
-		a.spent = bearer
+		a.spend(bearer)
 		a.set(nil)
 	}
 	return true, nil
@@ -355,7 +354,7 @@ func (a *Account) take(s *session) {
 	}
 	raw, err := json.Marshal(cacheFile{URL: a.client.URL(), Login: a.loginName(), Session: s.token.Reveal()})
 	if err == nil {
-		err = a.cache.Save(raw)
+		err = a.keep(raw)
 	}
 	if err != nil {
 		a.log.Warn("the session cache could not be written; a restart logs in again", "error", err)
@@ -368,7 +367,9 @@ func (a *Account) password() (key.Secret, error) {
 		err = fmt.Errorf("the password is empty")
 	}
 	if err != nil {
-		return password, &Error{Class: key.Refused, Op: "log in", Err: err}
+		e := &Error{Class: key.Refused, Op: "log in", Err: err}
+		a.fails(e)
+		return password, e
 	}
 	return password, nil
 }

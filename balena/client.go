@@ -11,13 +11,11 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
@@ -31,7 +29,7 @@ const (
 	maxBody = 256 << 10
 	// DefaultTimeout is how long one request may take, its answer's last byte included.
 	DefaultTimeout = 20 * time.Second
-	// repeatAfter is the pause before the one repetition of a read whose connection broke.
+	// repeatAfter is the pause before the one repetition of a request whose kept connection broke.
 	repeatAfter = 200 * time.Millisecond
 	// maxRetryAfter is how long a server may make us wait.
 	maxRetryAfter = time.Hour
@@ -66,7 +64,7 @@ type Client struct {
 	mu      sync.Mutex
 	held    map[bool]time.Time // until when the server wants no logins (true), and nothing else (false)
 	trouble time.Time          // when the server last was unwell
-	hurry   atomic.Int64       // how long a request may take at most, in ns; 0: as configured
+	alone   time.Time          // until when each request has a connection of its own
 }
 
 // NewClient checks cfg and returns a client for it. It sends nothing. Errors say what is wrong
@@ -94,7 +92,7 @@ func NewClient(cfg Config) (*Client, error) {
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		RetryMax:     1,
-		CheckRetry:   repeatBrokenReads,
+		CheckRetry:   repeatBroken,
 		Backoff:      func(time.Duration, time.Duration, int, *http.Response) time.Duration { return repeatAfter },
 		ErrorHandler: retryablehttp.PassthroughErrorHandler,
 	}
@@ -182,6 +180,9 @@ type request struct {
 	body   any          // marshalled as JSON; nil for none
 	sent   []key.Secret // secrets in the body, kept out of errors
 	gate   Gate         // nil: obedient
+
+	connected bool // it was given a connection, so that something may have been sent
+	reused    bool // and that one had served others before
 }
 
 // answer is what came back, whatever its status.
@@ -226,25 +227,23 @@ func (c *Client) do(ctx context.Context, r request) (*answer, error) {
 }
 
 // timeout is how long one request may take.
-func (c *Client) timeout() time.Duration {
-	if hurry := time.Duration(c.hurry.Load()); hurry > 0 {
-		return min(hurry, c.cfg.Timeout)
+func (c *Client) timeout(ctx context.Context) time.Duration {
+	if each := key.TryTimeout(ctx); each > 0 {
+		return min(each, c.cfg.Timeout)
 	}
 	return c.cfg.Timeout
 }
 
 func (c *Client) send(ctx context.Context, r *request) (*answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.timeout())
+	ctx, cancel := context.WithTimeout(ctx, c.timeout(ctx))
 	defer cancel()
-	touched := false
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { touched = true }})
 	req, err := c.build(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, c.noAnswer(r, err, touched)
+		return nil, c.noAnswer(r, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	a := &answer{status: resp.StatusCode, arrived: time.Now()}
@@ -253,7 +252,10 @@ func (c *Client) send(ctx context.Context, r *request) (*answer, error) {
 	}
 	a.body, err = io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	if err != nil {
-		return a, c.noAnswer(r, err, true)
+		if r.isBroken(err) {
+			c.distrustConnections()
+		}
+		return a, c.noAnswer(r, err)
 	}
 	if len(a.body) > maxBody {
 		a.body = nil
@@ -321,14 +323,13 @@ func (r *request) unsettled(class key.Class) key.Class {
 	return class
 }
 
-// noAnswer explains a request without an answer. touched tells whether a connection was there,
-// so that something may have been sent.
-func (c *Client) noAnswer(r *request, err error, touched bool) error {
+// noAnswer explains a request without an answer.
+func (c *Client) noAnswer(r *request, err error) error {
 	if refused, ok := errors.AsType[*notAdmitted](err); ok {
 		return &Error{Class: key.Busy, Op: r.op, Wait: refused.wait, Reason: refused.why, Err: refused}
 	}
 	e := &Error{Class: key.Outage, Op: r.op, Err: withoutURL(err)}
-	if touched {
+	if r.connected { // something may have been sent
 		e.Class = r.unsettled(key.Outage)
 	}
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
@@ -362,25 +363,6 @@ func (c *Client) lastTrouble() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.trouble
-}
-
-// repeatBrokenReads is the only retry below the agent's: a read whose connection broke is asked
-// once more. All else goes up, where the schedule and the request budget decide.
-func repeatBrokenReads(ctx context.Context, resp *http.Response, err error) (bool, error) {
-	p, _ := ctx.Value(passKey{}).(pass)
-	if err == nil || resp != nil || ctx.Err() != nil || p.request == nil || p.request.method != http.MethodGet {
-		return false, nil
-	}
-	var timeout net.Error
-	if errors.As(err, &timeout) && timeout.Timeout() {
-		return false, nil
-	}
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || isReset(err), nil
-}
-
-func isReset(err error) bool {
-	op, ok := errors.AsType[*net.OpError](err)
-	return ok && op.Op == "read"
 }
 
 // decode reads a JSON answer, or says that it is none: a captive portal answers 200 as well.

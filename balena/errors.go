@@ -16,9 +16,13 @@ type Error struct {
 	Class  key.Class
 	Op     string        // what was to be done, such as "mint a key"
 	Status int           // the answer's HTTP status; 0 without an answer
-	Wait   time.Duration // for Busy: how long; otherwise 0
-	Reason string        // why, in words; may be empty
-	Err    error         // what lies below (a network error); may be nil
+	Wait   time.Duration // how long to wait before the next try; 0: the class alone says so
+	// Unasked tells that the server was not asked: what it refused before is not tried again at once.
+	Unasked bool
+	// Locked tells that it was not asked although a person wanted that: the account could be locked out.
+	Locked bool
+	Reason string // why, in words; may be empty
+	Err    error  // what lies below (a network error); may be nil
 }
 
 // Error returns "OP: STATUS, REASON".
@@ -54,9 +58,14 @@ const (
 )
 
 // quoted returns a server's message for people: only what came as a JSON string or plain text,
-// in one line, capped, without the secrets that were sent and without any word long enough to be
-// a secret that we do not know of.
+// in one line, capped, and without any word long enough to be a secret that we do not know of. It returns "" if one of
+// the secrets that were sent could be in it unseen.
 func quoted(body []byte, sent ...key.Secret) string {
+	for _, s := range sent {
+		if !s.IsZero() && !longInAnyForm(s.Reveal()) {
+			return ""
+		}
+	}
 	text := strings.TrimSpace(string(body))
 	var message string
 	if json.Unmarshal([]byte(text), &message) == nil {
@@ -65,13 +74,7 @@ func quoted(body []byte, sent ...key.Secret) string {
 	if strings.HasPrefix(text, "<") || strings.HasPrefix(text, "{") || strings.HasPrefix(text, "[") {
 		return "" // a page or an object, not a message for people
 	}
-	text = oneLine(text)
-	for _, s := range sent {
-		if secret := oneLine(s.Reveal()); secret != "" {
-			text = strings.ReplaceAll(text, secret, "…")
-		}
-	}
-	words := strings.Fields(text)
+	words := strings.Fields(oneLine(text))
 	for i, w := range words {
 		if len(w) >= longWord {
 			words[i] = "…"
@@ -82,6 +85,12 @@ func quoted(body []byte, sent ...key.Secret) string {
 		text = strings.ToValidUTF8(text[:maxQuoted], "") + "…"
 	}
 	return text
+}
+
+// longInAnyForm reports whether a secret stays one long word however a server writes it: escaped, in base64, in a URL.
+// Keys and sessions do. A password may be short, or have characters at which one of those forms would cut it.
+func longInAnyForm(secret string) bool {
+	return len(secret) >= longWord && strings.Trim(secret, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == ""
 }
 
 // oneLine puts single blanks where white space, unprintable characters and bytes that are no text

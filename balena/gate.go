@@ -98,12 +98,20 @@ func (g gated) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 	}
 	attempts := 0
-	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
-		if attempts++; attempts > 1 && ok {
+	trace := &httptrace.ClientTrace{GotConn: func(conn httptrace.GotConnInfo) {
+		if !ok {
+			return
+		}
+		p.request.connected, p.request.reused = true, conn.Reused
+		if attempts++; attempts > 1 {
 			p.gate.Charge()
 		}
 	}}
-	return g.next.RoundTrip(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
+	req = req.WithContext(httptrace.WithClientTrace(req.Context(), trace))
+	if ok && !p.client.keepsConnections() {
+		req.Close = true
+	}
+	return g.next.RoundTrip(req)
 }
 
 // CloseIdleConnections lets http.Client.CloseIdleConnections through.

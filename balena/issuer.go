@@ -51,8 +51,8 @@ func (i *Issuer) KnownUser(ctx context.Context) int64 { return i.account.KnownUs
 // Tend looks after the session: see Account.Tend.
 func (i *Issuer) Tend(ctx context.Context) (time.Duration, error) { return i.account.Tend(ctx, i.gate) }
 
-// Hurry bounds the time of each request from now on, for a process that is about to end.
-func (i *Issuer) Hurry(each time.Duration) { i.client.hurry.Store(int64(each)) }
+// Mark is Account.Mark.
+func (i *Issuer) Mark(text string) (code string, proven bool) { return i.account.Mark(text) }
 
 // Identify finds out who we are and whom the keys are for: the user's id, and the id of the
 // user, fleet or device. It asks only for what is not known yet; afterwards the server's time is

@@ -2,6 +2,7 @@ package balena
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -42,8 +43,8 @@ func (a *Account) login(ctx context.Context, g Gate) error {
 	if err != nil {
 		return err
 	}
-	if wait, others := a.refused.wait(password, time.Now()); wait > 0 {
-		return a.tooManyRefusals(wait, others)
+	if err := a.mayTry(password); err != nil {
+		return err
 	}
 	if wait := a.logins.wait(time.Now()); wait > 0 {
 		return &Error{Class: key.Busy, Op: "log in", Wait: wait, Reason: "too many logins without an answer that says why"}
@@ -58,6 +59,7 @@ func (a *Account) login(ctx context.Context, g Gate) error {
 	r := request{kind: "login", op: "log in", method: http.MethodPost, path: "/login_", gate: g, sent: []key.Secret{password},
 		body: map[string]string{"username": a.creds.Username, "password": password.Reveal()}}
 	ans, err := a.client.do(ctx, r)
+	a.asked = a.asked && err != nil
 	switch {
 	case err != nil:
 		return err
@@ -72,16 +74,60 @@ func (a *Account) login(ctx context.Context, g Gate) error {
 	}
 	if s.pending {
 		if s, err = a.secondFactor(ctx, g, s); err != nil {
-			if key.Is(err, key.Refused) {
-				a.refused.add(password, time.Now())
+			if e, ok := errors.AsType[*Error](err); ok && e.Class == key.Refused {
+				return a.countRefusal(e, password)
 			}
 			return err
 		}
 	}
 	a.unsure, a.logins, a.misses = false, pacer{}, 0
 	a.refused.clear()
+	a.works()
 	a.take(s)
 	return nil
+}
+
+// mayTry returns an error if the password was refused before and its next try is not due yet. Who asked for a try gets
+// one all the same, as long as that locks nobody out.
+func (a *Account) mayTry(password key.Secret) error {
+	left := a.refused.tries(a.attempt(password), time.Now())
+	if left.wait <= 0 || a.asked && left.asked {
+		return nil
+	}
+	e := &Error{Class: key.Refused, Op: "log in", Wait: left.wait, Unasked: true, Locked: !left.asked}
+	switch {
+	case e.Locked:
+		e.Reason = fmt.Sprintf("balena was not asked, not even for a person: %d logins of this account were refused within the last hour, and ten lock it out. "+
+			"The next try is in %s", maxAsked, forPeople(left.wait))
+	case left.same == 0:
+		e.Reason = "balena was not asked: other passwords of this account were refused; " + left.String()
+	default:
+		e.Reason = fmt.Sprintf("balena was not asked: it refused this password %s within the last hour; %v", times(left.same), left)
+	}
+	return e
+}
+
+// attempt is what a login is made with: with another TOTP secret it is another one.
+func (a *Account) attempt(password key.Secret) key.Secret {
+	code, _ := a.creds.TOTP.read()
+	return key.NewSecret(password.Reveal() + "\x00" + code.Reveal())
+}
+
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
+}
+
+// countRefusal remembers a refused login, and says in its error how many tries are left.
+func (a *Account) countRefusal(e *Error, password key.Secret) error {
+	a.refused.add(a.attempt(password), time.Now())
+	left := a.refused.tries(a.attempt(password), time.Now())
+	e.Wait = left.wait
+	e.Reason += "; " + left.String()
+	a.fails(e)
+	return e
 }
 
 // loginRefused tells a wrong password from an outage: both answer 401. Only a server that is
@@ -94,17 +140,7 @@ func (a *Account) loginRefused(ctx context.Context, g Gate, r *request, ans *ans
 		a.unsure, a.doubted = true, trouble
 		return r.failure(key.Outage, ans, "but the server is or was just unwell, so this says nothing about the password")
 	}
-	a.refused.add(password, time.Now())
-	return r.failure(key.Refused, ans, "the user name or the password is not accepted")
-}
-
-func (a *Account) tooManyRefusals(wait time.Duration, others bool) error {
-	if others {
-		return &Error{Class: key.Refused, Op: "log in", Wait: wait,
-			Reason: fmt.Sprintf("%d logins of this account were refused within the last hour, and ten lock it out: this password was not tried, and will be in %v", maxRefusals, wait.Round(time.Second))}
-	}
-	return &Error{Class: key.Refused, Op: "log in", Wait: wait,
-		Reason: fmt.Sprintf("this login was refused before, and ten refusals lock the account out: not tried again for %v", wait.Round(time.Second))}
+	return a.countRefusal(r.failure(key.Refused, ans, "the user name or the password is not accepted"), password)
 }
 
 // secondFactor turns a pending session into a full one.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"time"
 
@@ -13,20 +14,28 @@ import (
 
 // balena locks an account out for an hour after ten refused logins from one address. A restart
 // loop with a wrong password would get there in a minute, so refusals are remembered across
-// restarts. One password gets maxSame of the maxRefusals, so that a corrected one finds room.
+// restarts. One password gets maxSame of the maxRefusals, so that a corrected one finds room; and those are spread over
+// the hour, since a password may be changed and changed back. A person who asks for it gets more, up to maxAsked: two
+// are left to whoever logs in by hand.
 const (
 	maxRefusals   = 5
 	maxSame       = 3
+	maxAsked      = 8
 	refusalMemory = time.Hour
 )
+
+// spread is how long after the first and the second refusal a password is tried again.
+var spread = [maxSame - 1]time.Duration{10 * time.Minute, 20 * time.Minute}
 
 // refusals counts refused logins. Who and which password are kept as salted hashes only.
 type refusals struct {
 	store    Store
-	account  string    // URL and name: what the server counts by
-	Salt     string    `json:"salt"`
-	Seen     []refusal `json:"refused"`
-	LastTOTP int64     `json:"last_totp"` // the period of the last code sent: none is sent twice
+	keep     func([]byte) error // saves in it
+	unsaved  bool               // the last time that did not succeed
+	account  string             // URL and name: what the server counts by
+	Salt     string             `json:"salt"`
+	Seen     []refusal          `json:"refused"`
+	LastTOTP int64              `json:"last_totp"` // the period of the last code sent: none is sent twice
 }
 
 type refusal struct {
@@ -38,14 +47,14 @@ type refusal struct {
 // loadRefusals reads the store. What cannot be read counts as nothing: the server keeps a count
 // of its own.
 func loadRefusals(store Store, url, login string) *refusals {
-	r := &refusals{store: store, account: url + "\x00" + login}
+	r := &refusals{store: store, keep: patiently(store), account: url + "\x00" + login}
 	r.load()
 	return r
 }
 
 // load reads the store again: another process may have written to it.
 func (r *refusals) load() {
-	if r.store != nil {
+	if r.store != nil && !r.unsaved { // what is not there yet must not be forgotten for that
 		if raw, err := r.store.Load(); err == nil && len(raw) > 0 {
 			_ = json.Unmarshal(raw, r)
 		}
@@ -55,9 +64,16 @@ func (r *refusals) load() {
 	}
 }
 
-// wait returns how long a login with that password must wait, or 0, and whether that is because of
-// other passwords.
-func (r *refusals) wait(password key.Secret, now time.Time) (wait time.Duration, others bool) {
+// tries is what the refusals of the last hour leave.
+type tries struct {
+	wait  time.Duration // until the password may be tried again; 0: now
+	left  int           // how many of maxRefusals are left
+	same  int           // refusals of this very password
+	asked bool          // a person may ask for one more
+}
+
+// tries returns what is left for that password.
+func (r *refusals) tries(password key.Secret, now time.Time) tries {
 	r.load()
 	r.forget(now)
 	account, hash := r.hash(""), r.hash(password.Reveal())
@@ -71,13 +87,34 @@ func (r *refusals) wait(password key.Secret, now time.Time) (wait time.Duration,
 			same = append(same, s.At)
 		}
 	}
-	switch {
-	case len(all) >= maxRefusals:
-		return all[len(all)-maxRefusals].Add(refusalMemory).Sub(now), len(same) < maxSame
-	case len(same) >= maxSame:
-		return same[len(same)-maxSame].Add(refusalMemory).Sub(now), false
+	t := tries{left: max(0, maxRefusals-len(all)), same: len(same), asked: len(all) < maxAsked}
+	if n := len(all); n >= maxRefusals {
+		t.wait = all[n-maxRefusals].Add(refusalMemory).Sub(now)
 	}
-	return 0, false
+	switch n := len(same); {
+	case n >= maxSame:
+		t.wait = max(t.wait, same[n-maxSame].Add(refusalMemory).Sub(now))
+	case n > 0:
+		t.wait = max(t.wait, same[n-1].Add(spread[n-1]).Sub(now))
+	}
+	return t
+}
+
+// String says what may be tried, and when, for people.
+func (t tries) String() string {
+	const why = "since balena locks an account out after ten refusals"
+	if t.left == 0 {
+		return fmt.Sprintf("no try of this hour is left for %s, %s", forPeople(t.wait), why)
+	}
+	return fmt.Sprintf("another one is tried at once, this one in %s; %d of %d tries of this hour are left, %s", forPeople(t.wait), t.left, maxRefusals, why)
+}
+
+// forPeople writes a duration in minutes, or in seconds if it is short.
+func forPeople(d time.Duration) string {
+	if d > 2*time.Minute {
+		return fmt.Sprintf("%d min", (d+time.Minute-1)/time.Minute)
+	}
+	return fmt.Sprintf("%d s", (d+time.Second-1)/time.Second)
 }
 
 // add remembers a refusal.
@@ -118,6 +155,6 @@ func (r *refusals) save() {
 		return
 	}
 	if raw, err := json.Marshal(r); err == nil {
-		_ = r.store.Save(raw) // a full disk must not keep anybody from logging in
+		r.unsaved = r.keep(raw) != nil // a full disk must not keep anybody from logging in
 	}
 }

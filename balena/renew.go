@@ -25,11 +25,13 @@ func (a *Account) freshen(ctx context.Context, g Gate) error {
 	if err != nil {
 		return err
 	}
-	if wait, others := a.refused.wait(password, time.Now()); wait > 0 {
-		return a.tooManyRefusals(wait, others)
+	if err := a.mayTry(password); err != nil {
+		return err
 	}
 	s, err := a.refresh(ctx, g, password)
 	if err == nil && s.fresh(now) {
+		a.refused.clear()
+		a.works()
 		a.take(s)
 		return nil
 	}
@@ -87,6 +89,19 @@ func (a *Account) Tend(ctx context.Context, g Gate) (time.Duration, error) {
 	if err := a.ensure(ctx, g); err != nil {
 		return 0, err
 	}
+	wait, err := a.tryChanged(ctx, g)
+	if err != nil {
+		return 0, err
+	}
+	next, err := a.tendSession(ctx, g)
+	if wait > 0 && err == nil {
+		next = min(max(next, time.Second), wait)
+	}
+	return next, err
+}
+
+// tendSession is Tend for a session that is there. It returns how long it needs nothing.
+func (a *Account) tendSession(ctx context.Context, g Gate) (time.Duration, error) {
 	now, reliable := a.client.Now()
 	if !reliable { // the machine slept, or its clock was set: ask what time it is
 		if _, err := a.client.whoami(ctx, g, a.session.token); err != nil && !key.Is(err, key.Refused) {

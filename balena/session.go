@@ -18,6 +18,9 @@ const (
 	maxSession = 8 << 10
 )
 
+// tokenLetters are the characters of a JWT, padding included.
+const tokenLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_="
+
 // session is a JWT of balena's. It is a credential in itself.
 type session struct {
 	token    key.Secret
@@ -32,10 +35,14 @@ type session struct {
 
 // parseSession reads the claims of a JWT. The signature is the server's business.
 func parseSession(token key.Secret) (*session, error) {
-	text := token.Reveal()
+	text := strings.TrimSpace(token.Reveal()) // what an editor or a copy adds is none of it
+	token = key.NewSecret(text)
 	parts := strings.Split(text, ".")
 	if len(text) > maxSession || len(parts) != 3 {
 		return nil, errors.New("not a session token: those have three parts between dots and start with eyJ")
+	}
+	if strings.ContainsFunc(text, func(r rune) bool { return !strings.ContainsRune(tokenLetters, r) }) {
+		return nil, errors.New("not a session token: it has other characters than letters, digits, dots, dashes and underscores, such as a line break")
 	}
 	raw, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(parts[1], "="))
 	if err != nil {

@@ -33,6 +33,15 @@ type Key struct {
 	Secret Secret    // what an app sends; absent in a journal on disk
 	Expiry time.Time // by the server's clock; never zero for a key of ours
 	UserID int64     // the account that minted it
+
+	// Minted is when the server had answered the mint, by its clock; zero while that is not known. A row of this
+	// name that was made later is somebody else's: nobody could have known the name before.
+	Minted time.Time
+	// Given tells that the server chose the secret, so that name and secret do not prove each other.
+	Given bool
+	// Seen tells that this process has read the row with this ID and found it to be the one that our mint made. An ID
+	// without it is somebody's word, such as a journal's.
+	Seen bool
 }
 
 // Publication is what an app gets to see of a key.
@@ -72,10 +81,15 @@ func Name(prefix string, secret Secret) string {
 	return prefix + "-" + hex.EncodeToString(sum[:])[:digest]
 }
 
-// Proven tells whether name and secret prove each other: the key is one that was made with a secret of ours.
+// Proven reports whether name and secret prove each other: the key is one that was made with a secret of ours.
 func (k Key) Proven() bool {
-	cut := len(k.Name) - len("-") - digest
-	return cut > 0 && !k.Secret.IsZero() && Name(k.Name[:cut], k.Secret) == k.Name
+	return Prove(k.Name, k.Secret)
+}
+
+// Prove reports whether name is Name(prefix, secret) for some prefix.
+func Prove(name string, secret Secret) bool {
+	cut := len(name) - len("-") - digest
+	return cut > 0 && !secret.IsZero() && Name(name[:cut], secret) == name
 }
 
 var prefixForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)

@@ -73,3 +73,20 @@ func (s *Server) renewed(c claims, u *User, withPassword bool) string {
 	c.Secret = u.jwtSecret
 	return s.sign(c)
 }
+
+// SessionLike returns a session of a login just now for a user of another server, by s's rules: another lifetime, say.
+func (s *Server) SessionLike(other *Server, u *User) string {
+	other.mu.Lock()
+	defer other.mu.Unlock()
+	now := other.now()
+	return s.sign(claims{ID: u.ID, Secret: u.jwtSecret, AuthTime: now.UnixMilli(), Issued: now.Unix(), Expires: now.Add(s.opts.SessionLife).Unix()})
+}
+
+// PendingSession returns a session of a login just now that waits for its second factor.
+func (s *Server) PendingSession(u *User) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	return s.sign(claims{ID: u.ID, Secret: u.jwtSecret, AuthTime: now.UnixMilli(), Pending: true,
+		Issued: now.Unix(), Expires: now.Add(s.opts.SessionLife).Unix()})
+}

@@ -45,6 +45,8 @@ type Options struct {
 	// ListsAll makes fleet and device keys listed, extendable and revocable by a session, as on
 	// balenaCloud.
 	ListsAll bool
+	// DatabaseAhead is how far the database's clock, which dates rows, is ahead of the server's.
+	DatabaseAhead time.Duration
 	// IgnoresChoice makes minting ignore the secret that the caller chose.
 	IgnoresChoice bool
 }
@@ -78,6 +80,7 @@ type Request struct {
 	Path   string // without the query, decoded
 	URI    string // path and query as they were sent
 	Status int    // as sent; 0 if the connection was cut
+	Client string // as the User-Agent header names it
 }
 
 // New returns a server with one user ("injector", see DefaultUser), one fleet and one device.
