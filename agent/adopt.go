@@ -20,6 +20,7 @@ func (a *Agent) load(ctx context.Context) error {
 		a.log.Warn("what an earlier crash left could not be removed", "error", err)
 	}
 	a.journal = j
+	a.cfg.Budget.resume(j.Budget, a.clock.now().wall)
 	a.userID = a.cfg.Account.KnownUser(ctx)
 	for _, r := range j.Keys {
 		h := a.hold(r)
@@ -31,6 +32,8 @@ func (a *Agent) load(ctx context.Context) error {
 		switch {
 		case r.URL != a.cfg.URL:
 			a.strand(h, "it belongs to another API, "+r.URL)
+		case !r.proven(a.cfg.Account.Mark):
+			a.strand(h, "its record does not prove that it is ours: the credential is another one since, or somebody else wrote it")
 		case a.userID == 0 && r.Login != a.cfg.Login:
 			a.undecided = append(a.undecided, h)
 		case a.userID != 0 && r.UserID != a.userID:
@@ -68,9 +71,11 @@ func (a *Agent) sort(h *holding) {
 	mine := r.Kind == a.cfg.Kind && r.Target == a.cfg.Target
 	usable := mine && r.Secret != ""
 	switch {
-	case usable && r.State == published && a.current == nil:
+	case a.draining && r.State != minting:
+		a.retire(h, 0)
+	case usable && !a.draining && r.State == published && a.current == nil:
 		a.current = h
-	case usable && (r.State == minting || r.State == minted) && a.successor == nil:
+	case usable && !a.draining && (r.State == minting || r.State == minted) && a.successor == nil:
 		a.successor = h
 	case r.State == retiring && mine:
 		h.retireAt = a.clock.now().add(min(r.RetireAt.Sub(a.clock.now().wall), a.cfg.Times.Overlap))

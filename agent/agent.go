@@ -88,9 +88,20 @@ type Agent struct {
 	// repairPause grows while somebody keeps changing the outputs
 	repairPause time.Duration
 	pace        pace
-	failedAt    instant // of the last repeated failure that was logged
+	failedAt    instant         // of the last repeated failure that was logged
+	patience    context.Context // done: nobody waits for the disk any longer
+	writer      journalWriter
+	began       time.Duration // when this start found its keys, on the monotonic clock
+	counted     bool          // a mint of this start is in the journal's row
+	waiting     string        // why nothing is minted yet
+	brief       bool          // somebody else takes the key over: it lives for firstLife at most
+	draining    bool          // nothing but revoking
+	// credentialNews: another credential is there since the session was looked after
+	credentialNews bool
+	turn           time.Duration // how long the step that runs may take; 0: no matter
 
 	renewAsked atomic.Bool
+	tryAsked   atomic.Bool
 	toldUpTo   atomic.Int64 // the generation that whoever must be told knows of
 	stopped    atomic.Int64 // when the stop came, on the monotonic clock; 0: not yet
 	status     atomic.Pointer[snapshot]
@@ -157,6 +168,13 @@ func (a *Agent) Renew() {
 	a.Wake()
 }
 
+// TryCredential makes the agent look after its session now: another credential is there, and what comes of it must be
+// known before it is needed. It never blocks.
+func (a *Agent) TryCredential() {
+	a.tryAsked.Store(true)
+	a.Wake()
+}
+
 // Told notes that whoever must be told of generation n knows of it. What was not told is announced as
 // news by the next start that adopts the key.
 func (a *Agent) Told(n int) {
@@ -169,35 +187,51 @@ func (a *Agent) Told(n int) {
 // cause, leaves them to the next start. It returns nil after a clean end and *LeftError if keys
 // were left. When kill is done it returns at once, and the journal tells what was left.
 func (a *Agent) Run(stop, kill context.Context) error {
-	a.kill = kill
+	a.kill, a.patience = kill, stop
 	defer a.watch(stop)()
 	if err := a.open(stop); err != nil {
 		return err
 	}
+	a.holdBack(stop)
 	_ = a.loop(stop, false)
-	if a.cfg.KeepOnExit || errors.Is(context.Cause(stop), ErrHandOver) {
+	return a.end(stop)
+}
+
+// end is the orderly end that the stop asks for.
+func (a *Agent) end(stop context.Context) error {
+	cause := context.Cause(stop)
+	if a.journal.Mints.Again = errors.Is(cause, ErrMayRestart); !a.journal.Mints.Again {
+		a.endRow()
+	}
+	if a.cfg.KeepOnExit || errors.Is(cause, ErrHandOver) {
 		return a.handOver()
 	}
-	return a.shutdown(context.Cause(stop).Error())
+	return a.shutdown(cause.Error())
 }
 
 // Revoke revokes all keys of the journal and removes the outputs. When stop is done it ends.
 func (a *Agent) Revoke(stop, _ context.Context) error {
-	a.kill = stop
+	a.kill, a.patience = stop, stop
 	if err := a.load(stop); err != nil {
 		return err
 	}
+	a.endRow() // a person asks for this
 	a.retiring = append(a.retiring, a.undecided...)
 	a.undecided = nil
 	err := a.shutdown("all keys of the journal are to be revoked")
+	return errors.Join(err, a.strandedError())
+}
+
+// strandedError is about the keys that this configuration can do nothing about; nil if there are none.
+func (a *Agent) strandedError() error {
 	if len(a.stranded) == 0 {
-		return err
+		return nil
 	}
 	left := &LeftError{Cause: errors.New("this credential is for another account or API than the one that has them")}
 	for _, h := range a.stranded {
 		left.Keys = append(left.Keys, h.status())
 	}
-	return errors.Join(err, left)
+	return left
 }
 
 // watch notes when the stop comes: the budget of an orderly end counts from there.
@@ -213,6 +247,7 @@ func (a *Agent) open(ctx context.Context) error {
 	if err := a.load(ctx); err != nil {
 		return err
 	}
+	a.began = a.clock.now().mono
 	if len(a.undecided) == 0 {
 		a.adopt()
 	}
@@ -227,26 +262,53 @@ func (a *Agent) loop(ctx context.Context, once bool) error {
 		a.beat.Store(int64(now.mono))
 		a.follow()
 		a.renewNow = a.renewAsked.Swap(false) || a.renewNow
+		if a.tryAsked.Swap(false) {
+			a.tendDone, a.nextTend, a.credentialNews = false, now, true
+		}
 		a.retime()
 		a.noteExpiry(now)
+		a.noteLongLife(now)
 		a.publishStatus("running")
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if once && a.settled() {
+		if once && a.settled() || a.draining && len(a.all()) == 0 {
 			return nil
 		}
 		t, wait := a.next(now)
 		if wait > 0 {
-			a.sleep(ctx, min(wait, maxSleep))
+			a.sleep(ctx, a.untilExpiry(now, wait))
 			continue
 		}
-		err := t.run(ctx)
+		err := a.try(ctx, t, now)
 		if once && a.hopeless(t.step, err) {
 			return err
 		}
-		a.note(ctx, t.step, err)
+		a.note(ctx, t.step, now, err)
 	}
+}
+
+// try runs a step. One that hangs must not keep another from being tried before the app's key expires.
+func (a *Agent) try(ctx context.Context, t task, now instant) error {
+	a.turn = 0
+	if at, ok := a.lastCall(now.mono); ok {
+		a.turn = at - now.mono
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, a.turn)
+		defer cancel()
+	}
+	return t.run(ctx)
+}
+
+// untilExpiry shortens a sleep that goes beyond the expiry of the app's key.
+func (a *Agent) untilExpiry(now instant, wait time.Duration) time.Duration {
+	wait = min(wait, maxSleep)
+	if a.current != nil {
+		if left := a.left(a.current, now); left > 0 {
+			wait = min(wait, left+time.Millisecond)
+		}
+	}
+	return wait
 }
 
 // follow sees to it that the journal is in the directory where the next start looks for it, and says

@@ -22,6 +22,11 @@ type Budget struct {
 	tokens float64
 	at     time.Duration // when tokens was right
 	open   bool
+	// ending and granted: see end
+	ending  bool
+	granted int
+	// forgotten: the next process begins with a full budget
+	forgotten bool
 }
 
 // NewBudget returns a full budget for that schedule. rotating tells that the keys cannot be
@@ -48,10 +53,22 @@ func refillFor(t Times, rotating bool) time.Duration {
 const reserve = 8
 
 const (
+	// aliveReserve is how much a failing step must leave while the app's key lives: enough for the last calls around its
+	// expiry and for the way to a good key after that.
+	aliveReserve = 12
 	// shortestWay is how many requests a good key takes at least: mint, verify, and a session.
 	shortestWay = 4
+	// endReserve is how many more a start wants to find that follows others: what it mints it must be able to revoke.
+	endReserve = 6
+	// endGrant is how many requests the end of one key gets in any case: a session, the fate of its mint, its row, the
+	// DELETE and the proof.
+	endGrant = 5
+	// deepest is how far a process that ends may overdraw: the next one then waits for minutes, and not for an hour.
+	deepest = 8
 	// reserveAfter is how long a step rests for the sake of the reserve at most.
 	reserveAfter = 45 * time.Second
+	// expiredRest is the same once the app's key has expired.
+	expiredRest = 15 * time.Second
 )
 
 // untilHas returns how long it is until n requests are there.
@@ -77,16 +94,14 @@ func (b *Budget) fill() {
 func (b *Budget) Admit(held time.Duration) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.open {
-		b.fill()
-		b.tokens-- // not limited, and yet counted for the next process
-		return 0
-	}
-	if held > 0 {
-		return held
-	}
 	b.fill()
-	if b.tokens < 1 {
+	switch {
+	case held > 0 && !b.ending && !b.open:
+		return held
+	case b.open || b.tokens >= 1:
+	case b.granted > 0:
+		b.granted--
+	default:
 		return time.Duration((1-b.tokens)*float64(b.refill)) + time.Millisecond
 	}
 	b.tokens--
@@ -101,37 +116,52 @@ func (b *Budget) Charge() {
 	b.tokens--
 }
 
-// carriedBudget is what a process that ended in failure leaves to the next one: a platform that starts it again and
-// again must not multiply the requests.
+// carriedBudget is what a process leaves to the next one: a platform that starts it again and again must not multiply
+// the requests.
 type carriedBudget struct {
 	Tokens float64   `json:"tokens"`
 	At     time.Time `json:"at"`
 }
 
-// deepest is the least that a process leaves to the next one, which then has to wait for minutes, and not for an hour.
-const deepest = 0
-
 // carry returns what is left at a time.
 func (b *Budget) carry(now time.Time) carriedBudget {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.forgotten {
+		return carriedBudget{}
+	}
 	b.fill()
-	return carriedBudget{max(b.tokens, deepest), now.UTC()}
+	return carriedBudget{max(b.tokens, -deepest), now.UTC()}
 }
 
 // resume goes on where an earlier process was. A clock that cannot be right forgives everything.
 func (b *Budget) resume(c carriedBudget, now time.Time) {
 	ago := now.Sub(c.At)
-	if ago < 0 || ago > time.Hour {
+	if c.At.IsZero() || ago < 0 || ago > time.Hour {
 		return
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.fill()
-	b.tokens = min(b.tokens, c.Tokens+float64(ago)/float64(b.refill))
+	b.tokens = min(b.tokens, max(c.Tokens, -deepest)+float64(ago)/float64(b.refill))
 }
 
-// Open lifts the limit: an agent that stops has its own, a few seconds.
+// forget leaves nothing to the next process: see carry.
+func (b *Budget) forget() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.forgotten = true
+}
+
+// end begins the end of the process: what the server asks to wait for is not waited for, since there is no time, and
+// granted requests are there even if the budget is used up. The next process pays for them.
+func (b *Budget) end(granted int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ending, b.granted = true, granted
+}
+
+// Open lifts the limit, for benchmarks.
 func (b *Budget) Open() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -30,6 +30,8 @@ type holding struct {
 	stuck     bool    // it cannot be extended
 	forever   bool    // it cannot be revoked
 	told      bool    // the server told its expiry in this process
+	seen      bool    // its row was read in this process
+	asked     bool    // the server was asked about it in this process
 	sent      bool    // a mint of it may have reached the server
 	existed   bool    // the mint was answered by "exists already"
 	refused   *instant
@@ -42,7 +44,32 @@ type holding struct {
 	missed     *instant // the first find without result, while a mint is settled that way
 }
 
-func (h *holding) key() key.Key { return h.rec.key() }
+func (h *holding) key() key.Key {
+	k := h.rec.key()
+	k.Seen = h.seen
+	return k
+}
+
+// learn notes what the server has told of h's row.
+func (a *Agent) learn(h *holding, k key.Key) {
+	h.rec.ID, h.seen = k.ID, k.Seen
+	a.learnExpiry(h, k.Expiry)
+}
+
+// expect writes down that h may last until expiry, before the server is asked for that: whatever comes of the request,
+// it may take effect. It must succeed before the request is sent.
+func (a *Agent) expect(h *holding, expiry time.Time) error {
+	if expiry.After(h.rec.latest()) {
+		h.rec.Latest = expiry
+	}
+	return a.save()
+}
+
+// nothingDone reports whether a failure of that class promises that an extension took no effect: it was not sent, or
+// refused.
+func nothingDone(class key.Class) bool {
+	return class == key.Refused || class == key.FreshLogin || class == key.Busy || class == key.Wrong || class == key.Unrevocable
+}
 
 // hold makes a holding of a record.
 func (a *Agent) hold(r record) *holding {
@@ -136,11 +163,12 @@ func (a *Agent) alive(now instant) int {
 // save writes down what is held. Before a mint nothing may be sent if this fails.
 func (a *Agent) save() error {
 	a.journal.Outputs = a.cfg.Outputs
-	a.journal.Keys = a.journal.Keys[:0]
+	a.journal.Keys = nil // an earlier one may still be on its way to the disk
 	for _, h := range append(a.all(), a.stranded...) {
 		a.journal.Keys = append(a.journal.Keys, h.rec)
 	}
-	err := a.journal.save(a.cfg.State)
+	a.journal.Budget = a.cfg.Budget.carry(a.clock.now().wall)
+	err := a.write(a.journal)
 	a.unsaved = a.unsaved && err != nil
 	return err
 }

@@ -1,13 +1,12 @@
 package agent
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
+	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -41,9 +40,11 @@ type record struct {
 	Latest   time.Time `json:"latest,omitzero"` // an expiry that was asked for, and may count
 	Created  time.Time `json:"created"`
 	RetireAt time.Time `json:"retire_at,omitzero"`
-	Proof    string    `json:"proof,omitempty"` // that ID was written by somebody who knew the secret
+	Minted   time.Time `json:"minted,omitzero"` // when the mint had been answered; zero: not known
 	// Given: the server ignored the chosen secret, so name and secret do not prove each other.
 	Given bool `json:"given,omitempty"`
+	// Mark is Account.Mark of the name, where no secret proves it: on a disk, and if the secret was given.
+	Mark string `json:"mark,omitempty"`
 
 	URL      string   `json:"url"`
 	UserID   int64    `json:"user_id"`
@@ -60,6 +61,10 @@ type journal struct {
 	Told       int      `json:"told,omitempty"` // the last generation that whoever must be told knows of
 	Outputs    []string `json:"outputs,omitempty"`
 	Keys       []record `json:"keys"`
+
+	// What the next start goes on with, so that one which fails again and again sends no more than one that lives.
+	Budget carriedBudget `json:"budget,omitzero"`
+	Mints  mintRow       `json:"mints,omitzero"`
 
 	slot string // whose file it is
 }
@@ -160,26 +165,22 @@ func parseJournal(raw []byte) (journal, error) {
 	if j.Version != journalVersion {
 		return j, fmt.Errorf("version %d, and this program knows version %d", j.Version, journalVersion)
 	}
-	for i, r := range j.Keys {
+	for _, r := range j.Keys {
 		if err := r.check(); err != nil {
 			return j, fmt.Errorf("key %q: %w", r.Name, err)
-		}
-		if r.Proof != r.prove() {
-			j.Keys[i].ID = 0 // the name will tell
 		}
 	}
 	return j, nil
 }
 
 // check refuses records that this program cannot have written. A name must have our form and,
-// where the secret is there, be the secret's: nobody who edits the file can make us revoke a key
-// that is not ours.
+// where the secret is there, be the secret's.
 func (r record) check() error {
 	cut := len(r.Name) - len("-") - 20
 	switch {
 	case cut < 1 || !key.Named(r.Name[:cut], r.Name):
 		return errors.New("not a name that this program gives")
-	case r.Secret != "" && !r.Given && key.Name(r.Name[:cut], key.NewSecret(r.Secret)) != r.Name:
+	case r.Secret != "" && !r.Given && !key.Prove(r.Name, key.NewSecret(r.Secret)):
 		return errors.New("name and secret do not belong together")
 	case r.State != minting && r.State != minted && r.State != published && r.State != retiring:
 		return fmt.Errorf("state %q", r.State)
@@ -191,34 +192,44 @@ func (r record) check() error {
 	return nil
 }
 
-// prove returns the proof that belongs to the record's id and secret.
-func (r record) prove() string {
-	if r.ID == 0 || r.Secret == "" {
-		return ""
+// proven reports whether the record is of a key of ours: its secret says so, or a mark that takes the credential to
+// make. Whoever may write the file can name another key in it, but cannot make us touch that one.
+func (r record) proven(mark func(string) (string, bool)) bool {
+	if r.Secret != "" && !r.Given {
+		return true // check has compared name and secret
 	}
-	m := hmac.New(sha256.New, []byte(r.Secret))
-	_, _ = fmt.Fprintf(m, "%s %d", r.Name, r.ID)
-	return hex.EncodeToString(m.Sum(nil)[:16])
+	want, _ := mark(r.Name)
+	return want != "" && subtle.ConstantTimeCompare([]byte(r.Mark), []byte(want)) == 1
 }
 
 // save writes the journal as a whole. Secrets are kept only where the directory is in memory:
 // there the app's own file shows no less.
-func (j journal) save(dir *StateDir) error {
+func (j journal) save(dir *StateDir, mark func(string) (string, bool)) error {
 	if _, err := dir.Follow(); err != nil {
 		return err
 	}
-	j.Keys = append([]record(nil), j.Keys...)
+	j.Keys = slices.Clone(j.Keys)
 	for i := range j.Keys {
-		j.Keys[i].Proof = j.Keys[i].prove()
+		r := &j.Keys[i]
 		if !dir.KeepsSecrets() {
-			j.Keys[i].Secret, j.Keys[i].Proof = "", ""
+			r.Secret = ""
+		}
+		if r.Secret != "" && !r.Given {
+			continue
+		}
+		if m, worked := mark(r.Name); worked || r.Mark == "" { // a typo in a file must not unmake what was proven
+			r.Mark = m
 		}
 	}
 	raw, err := json.MarshalIndent(j, "", " ")
 	if err != nil {
 		return err
 	}
-	return dir.Replace(journalName(j.slot), append(raw, '\n'), 0o600)
+	err = dir.Replace(journalName(j.slot), append(raw, '\n'), 0o600)
+	if errors.Is(err, os.ErrClosed) { // somebody has found another directory in this one's place just now
+		err = dir.Replace(journalName(j.slot), append(raw, '\n'), 0o600)
+	}
+	return err
 }
 
 // latest is the expiry that must be reckoned with.
@@ -231,5 +242,10 @@ func (r record) latest() time.Time {
 
 // key returns the record as the other packages see it.
 func (r record) key() key.Key {
-	return key.Key{ID: r.ID, Name: r.Name, Kind: r.Kind, Secret: key.NewSecret(r.Secret), Expiry: r.Expiry, UserID: r.UserID}
+	k := key.Key{ID: r.ID, Name: r.Name, Kind: r.Kind, Secret: key.NewSecret(r.Secret), Expiry: r.Expiry, UserID: r.UserID,
+		Minted: r.Minted, Given: r.Given}
+	if k.Minted.IsZero() && r.State != minting {
+		k.Minted = r.Created // a journal of an older version: the mint was sent right after the draft
+	}
+	return k
 }

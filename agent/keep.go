@@ -16,8 +16,7 @@ func (a *Agent) find(ctx context.Context) error {
 	row, err := a.cfg.Issuer.Find(ctx, h.key())
 	switch class, _ := key.ClassOf(err); {
 	case err == nil:
-		h.rec.ID = row.ID
-		a.learnExpiry(h, row.Expiry)
+		a.learn(h, row)
 		a.unlabeled = true // an output may show the id
 		return a.save()
 	case class == key.Gone || class == key.Unrevocable:
@@ -36,8 +35,8 @@ func (a *Agent) find(ctx context.Context) error {
 // extend moves the expiry of the current key; its secret, and so what the app reads, stays.
 func (a *Agent) extend(ctx context.Context) error {
 	h := a.current
-	if h.rec.ID == 0 {
-		if err := a.find(ctx); err != nil || h.rec.ID == 0 {
+	if !h.seen {
+		if err := a.find(ctx); err != nil || !h.seen {
 			return err
 		}
 	}
@@ -52,12 +51,16 @@ func (a *Agent) extend(ctx context.Context) error {
 	late := a.cfg.Times.tooOld(a.age(h))
 	want := a.serverNow().Add(a.cfg.Times.TTL)
 	before := h.rec.Latest
-	h.rec.Latest = want // it may take effect, whatever the answer
-	a.saveSoon()
+	// A disk that is full must not end a key that could be extended: the journal of a listed key can do without.
+	a.unsaved = a.expect(h, want) != nil || a.unsaved
 	got, err := a.cfg.Issuer.Extend(ctx, h.key(), want)
 	switch class, _ := key.ClassOf(err); {
-	case class == key.Refused:
-		h.rec.Latest = before // nobody let us ask
+	case nothingDone(class):
+		h.rec.Latest = before
+		if class == key.Unrevocable {
+			h.stuck = true
+			return nil
+		}
 		return err
 	case class == key.Gone:
 		// Look at it more closely. If the server still accepts it and then again does not list it,
@@ -69,22 +72,20 @@ func (a *Agent) extend(ctx context.Context) error {
 		}
 		h.stuck = h.vanished > 1
 		return nil
-	case class == key.Unrevocable:
-		h.stuck = true
-		return nil
 	case err != nil:
 		return err
-	case got.Before(want.Add(-slack)) || got.After(want.Add(slack)):
+	case got.Expiry.Before(want.Add(-slack)) || got.Expiry.After(want.Add(slack)):
 		if h.stuck {
 			return errors.New("the server answered 200 and did not move the expiry")
 		}
 		h.stuck = true
+		a.learn(h, got)
 		a.log.Warn("the server answered 200 and did not move the expiry: the key is replaced instead", h.attrs()...)
 		return nil
 	}
 	h.stuck, h.vanishedAt, a.renewNow = false, nil, false
 	h.overdue, h.vanished = late, 0
-	a.learnExpiry(h, got)
+	a.learn(h, got)
 	a.counters.extensions.Add(1)
 	now := a.clock.now()
 	args := append(h.attrs(), "next_extension_in", until(now, a.extendAt(h)).Round(time.Second))
@@ -118,6 +119,7 @@ func (a *Agent) check(ctx context.Context) error {
 	if h.dead {
 		return a.checkDead(ctx, h)
 	}
+	h.asked = true
 	err := a.ask(ctx, h)
 	switch {
 	case err == nil:
@@ -126,7 +128,7 @@ func (a *Agent) check(ctx context.Context) error {
 			a.setExpiry(h, h.rec.Expiry) // the server's time is known now
 		}
 		if h.adopted && !h.greeted {
-			h.greeted = true
+			h.greeted, a.unsaved = true, true // a start that fails after this one knows what was sent
 			a.log.Info("the server accepts the adopted key", append(h.attrs(), "next_extension_in", max(0, until(a.clock.now(), a.extendAt(h))).Round(time.Second))...)
 		}
 		h.refused = nil
@@ -229,7 +231,8 @@ func (a *Agent) tend(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.tendDone = next == 0
+	a.unsaved = a.unsaved || a.credentialNews // marks are made with what worked last
+	a.tendDone, a.credentialNews = next == 0, false
 	a.nextTend = a.clock.now().add(next)
 	return nil
 }

@@ -31,7 +31,7 @@ func (w *world) crowd(n int) *crowd {
 	c := &crowd{w: w, lives: make([]*life, n)}
 	for i := range n {
 		home := *w
-		home.dir, home.crowded, home.refusals = filepath.Join(root, fmt.Sprint(i)), &memoryFile{}, &memory{}
+		home.dir, home.client, home.crowded, home.refusals = filepath.Join(root, fmt.Sprint(i)), fmt.Sprint("agent-", i), &memoryFile{}, &memory{}
 		if err := os.Mkdir(home.dir, 0o700); err != nil {
 			w.t.Fatal(err)
 		}

@@ -193,6 +193,9 @@ func runCell(t *testing.T, name string, r row, f failure, s span) (lines []strin
 		if f.fault.Hollow && r.kind == "mint" {
 			limit += 7 * time.Minute // a new key that is refused gets a minute, and each one costs many requests
 		}
+		if f.fault.Status == 401 && !f.down && r.kind == "verify" && r.cold && s.long > time.Hour/2 {
+			limit += 7 * time.Minute // likewise
+		}
 		if f.down && s.long > time.Hour/2 {
 			limit += time.Minute // each try then takes several requests, of which few are left
 		}

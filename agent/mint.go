@@ -30,18 +30,29 @@ func (a *Agent) draft(ctx context.Context) error {
 	}
 	a.userID, a.targetID = user, target
 	now := a.serverNow()
-	k := key.Draft(a.cfg.Prefix, a.cfg.Kind, user, now.Add(a.cfg.Times.TTL).Truncate(time.Millisecond))
+	k := key.Draft(a.cfg.Prefix, a.cfg.Kind, user, now.Add(a.firstTTL()).Truncate(time.Millisecond))
 	h := a.hold(record{Name: k.Name, Secret: k.Secret.Reveal(), State: minting, Expiry: k.Expiry, Created: now,
 		URL: a.cfg.URL, UserID: user, Login: a.cfg.Login, Kind: a.cfg.Kind, Target: a.cfg.Target, TargetID: target})
+	h.rec.Given = a.ignores // the server will choose another
 	a.successor = h
+	row := a.journal.Mints
+	a.noteMint()
 	if err := a.save(); err != nil {
-		a.successor = nil
+		a.successor, a.journal.Mints = nil, row
 		return err
 	}
 	if a.pace.any && (a.current == nil || a.current.dead) {
 		a.pace.last = a.clock.now()
 	}
 	return nil
+}
+
+// firstTTL is how far ahead the expiry of a new key is set.
+func (a *Agent) firstTTL() time.Duration {
+	if a.brief {
+		return min(a.cfg.Times.TTL, firstLife)
+	}
+	return a.cfg.Times.TTL
 }
 
 // settle sends the mint until its fate is known.
@@ -55,13 +66,16 @@ func (a *Agent) settle(ctx context.Context) error {
 		return a.settleByFind(ctx, h)
 	}
 	k := h.key()
-	if a.left(h, a.clock.now()) < a.cfg.Times.TTL/2 {
-		// An old draft. What was sent before may have landed with the old expiry, so that stays in
-		// the journal until the server says otherwise.
+	if a.left(h, a.clock.now()) < a.firstTTL()/2 {
+		// An old draft. What was sent before may have landed with the old expiry, so both are in the
+		// journal until the server says which one counts.
 		if _, _, err := a.cfg.Account.Identify(ctx); err != nil {
 			return err
 		}
-		k.Expiry = a.serverNow().Add(a.cfg.Times.TTL)
+		k.Expiry = a.serverNow().Add(a.firstTTL()).Truncate(time.Millisecond)
+		if err := a.expect(h, k.Expiry); err != nil {
+			return err
+		}
 	}
 	grace, cancel := a.graceful(ctx)
 	defer cancel()
@@ -93,13 +107,14 @@ func (a *Agent) disown(h *holding) {
 func (a *Agent) nowMinted(h *holding, expiry time.Time, existed bool) error {
 	a.counters.mints.Add(1)
 	h.existed = existed
-	h.told = !existed
 	if existed {
-		h.unsure = nil        // it has taken effect, and cannot do so twice
-		expiry = h.rec.Expiry // that of the first try, until it is read
+		h.unsure = nil // it has taken effect, and cannot do so twice
+		// Its expiry is that of one of the tries: the first, until it is read.
+		a.setExpiry(h, h.rec.Expiry)
+	} else {
+		a.learnExpiry(h, expiry)
 	}
-	a.setExpiry(h, expiry)
-	h.rec.State = minted
+	h.rec.State, h.rec.Minted = minted, a.serverNow()
 	h.born = a.clock.now()
 	msg := "minted a key"
 	if existed {
@@ -131,7 +146,10 @@ func (a *Agent) settleByFind(ctx context.Context, h *holding) error {
 
 // neverMade looks for a key by name. It touches nothing but h.
 func (a *Agent) neverMade(ctx context.Context, h *holding) (bool, error) {
-	_, err := a.cfg.Issuer.Find(ctx, h.key())
+	found, err := a.cfg.Issuer.Find(ctx, h.key())
+	if err == nil {
+		h.rec.ID, h.seen = found.ID, found.Seen
+	}
 	if !key.Is(err, key.Gone) {
 		return false, err
 	}
@@ -169,7 +187,11 @@ func (p *pausedError) RetryAfter() time.Duration { return p.wait }
 // graceful returns a context for a request that must not be cut off by a stop: it ends when half
 // of the shutdown's time is gone, so that the rest is left for revoking.
 func (a *Agent) graceful(stop context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(a.kill)
+	turn := farthest
+	if a.turn > 0 {
+		turn = a.turn
+	}
+	ctx, cancel := context.WithTimeout(a.kill, turn)
 	undo := context.AfterFunc(stop, func() {
 		timer := time.AfterFunc(a.cfg.ShutdownTimeout/2, cancel)
 		context.AfterFunc(ctx, func() { timer.Stop() })
@@ -215,7 +237,7 @@ func (a *Agent) publishNew(ctx context.Context) error {
 	now := a.clock.now()
 	a.nextCheck = now.add(a.checkPause())
 	a.nextTend = now
-	args := append(h.attrs(), "generation", p.Generation, "next_extension_in", until(now, a.extendAt(h)).Round(time.Second))
+	args := append(h.attrs(), "generation", p.Generation, "next_extension_in", max(0, until(now, a.extendAt(h))).Round(time.Second))
 	if old != nil && !old.dead {
 		args = append(args, "old_key", old.rec.Name, "old_key_lives_for", until(now, old.retireAt).Round(time.Second))
 	}

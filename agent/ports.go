@@ -7,28 +7,26 @@ import (
 	"github.com/balena-injector/injector/key"
 )
 
-// Issuer makes and ends keys. Failures are key.Failures; what each class means for a method is
+// Issuer makes and ends keys. A request may take as long as key.TryTimeout of its context says. Failures are key.Failures; what each class means for a method is
 // said there. An Issuer must count every request against the agent's Budget.
 type Issuer interface {
 	// Mint creates k, or finds (existed) that an earlier call did. It is called with the same
 	// name and secret until it succeeds. The secret returned is the one that counts. Any class of
 	// failure but key.Ambiguous (and key.Unknown) promises that this call created nothing.
 	Mint(ctx context.Context, k key.Key) (secret key.Secret, existed bool, err error)
-	// Find returns k with the server's id and expiry, key.Gone if it lists no such key, or
-	// key.Unrevocable if the credential cannot list keys.
+	// Find returns k with the id and expiry of the row that our mint made, and Seen: key.Gone if the server lists no
+	// such key, or key.Unrevocable if the credential cannot list keys.
 	Find(ctx context.Context, k key.Key) (key.Key, error)
-	// Extend asks for another expiry and returns the one that the server has then, which the
-	// caller compares. key.Gone: there is no such key; key.Unrevocable: it cannot be extended.
-	Extend(ctx context.Context, k key.Key, expiry time.Time) (time.Time, error)
-	// Revoke ends k, and returns nil once it is known to be gone. key.Unrevocable: nothing but
-	// its expiry ends it.
+	// Extend asks for another expiry and returns k as the server has it then, whose expiry the caller compares. It
+	// finds k first if it was not Seen. key.Gone: there is no such key; key.Unrevocable: it cannot be extended.
+	Extend(ctx context.Context, k key.Key, expiry time.Time) (key.Key, error)
+	// Revoke ends k, and returns nil once it is known to be gone. It finds k first if it was not Seen.
+	// key.Unrevocable: nothing but its expiry ends it.
 	Revoke(ctx context.Context, k key.Key) error
 	// Verify returns nil if the server accepts k, and key.Gone only if it is dead beyond doubt.
 	Verify(ctx context.Context, k key.Key) error
 	// Accepts is a Verify of one request: key.Gone from it is no proof.
 	Accepts(ctx context.Context, k key.Key) error
-	// Hurry bounds the time of each request from now on.
-	Hurry(each time.Duration)
 }
 
 // Account is whose keys they are.
@@ -42,6 +40,9 @@ type Account interface {
 	Tend(ctx context.Context) (time.Duration, error)
 	// Now returns the server's time, and whether it can be relied on.
 	Now() (time.Time, bool)
+	// Mark returns a code over text that takes the credential to make, or "" if that cannot be read. proven tells that
+	// the credential has worked.
+	Mark(text string) (code string, proven bool)
 }
 
 // Publisher makes a key visible to the app. Prove and Intact may be called from any goroutine.

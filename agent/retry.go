@@ -14,31 +14,22 @@ type streak struct {
 	failures int
 	dry      int // tries that our own request budget ended
 	class    key.Class
-	last     time.Duration // when it failed last, on the monotonic clock
+	began    time.Duration // when its last try began, on the monotonic clock
+	last     time.Duration // when that failed
 	asked    time.Duration // until when the server, our budget or a refusal wants it to wait
 	until    time.Duration // when it is due again by our own back-off; setting a clock does not shorten it
 	err      error
 	since    instant
 }
 
-// budgetIn returns how long a step that failed must wait for the request budget. It leaves the
-// reserve at first, and after a while what the shortest way to a good key takes; but asking over
-// and over whether the key is well always leaves what is needed if it is not.
-func (a *Agent) budgetIn(k kind, s *streak, now instant) time.Duration {
-	if s.failures == 0 {
-		return 0
-	}
-	if k == check && a.calm() {
-		return a.cfg.Budget.untilHas(reserve + 1)
-	}
-	rested := s.last + reserveAfter - now.mono
-	return min(a.cfg.Budget.untilHas(reserve+1), max(rested, a.cfg.Budget.untilHas(shortestWay)))
-}
-
 // due is when a step is to be tried again, on the monotonic clock. A pause that was chosen while
 // the app's key was well is cut short when the key is not well any more.
 func (a *Agent) due(k kind, s *streak) time.Duration {
-	return max(s.asked, min(s.until, s.last+a.longestPause(k, s.class)))
+	until := min(s.until, s.last+a.longestPause(k, s.class))
+	if at, ok := a.lastCall(s.began); ok && k.urgent() {
+		until = min(until, at)
+	}
+	return max(s.asked, until)
 }
 
 // prune forgets failures of steps that are not to be taken any more.
@@ -74,7 +65,7 @@ func (a *Agent) struggling() bool {
 }
 
 // note remembers how a step went, and says so in the log.
-func (a *Agent) note(ctx context.Context, s step, err error) {
+func (a *Agent) note(ctx context.Context, s step, began instant, err error) {
 	old := a.steps[s]
 	if err == nil {
 		if old != nil && old.failures > 0 {
@@ -91,6 +82,7 @@ func (a *Agent) note(ctx context.Context, s step, err error) {
 		old = &streak{since: now}
 		a.steps[s] = old
 	}
+	old.began = began.mono
 	class, wait := key.ClassOf(err)
 	_, paused := errors.AsType[*pausedError](err)
 	if !paused && class == key.Busy && a.cfg.Budget.untilHas(1) > 0 {
@@ -100,6 +92,8 @@ func (a *Agent) note(ctx context.Context, s step, err error) {
 		need := min(2*old.dry, reserve)
 		if !s.kind.urgent() {
 			need = reserve + 1
+		} else if a.lastCalling(now) {
+			need = 1
 		}
 		old.asked = now.mono + a.cfg.Budget.untilHas(need)
 		a.log.Debug("not now: could not "+string(s.kind), "error", err)
@@ -185,8 +179,12 @@ func (a *Agent) logFailure(s step, err error, pause time.Duration, first bool) {
 			args = append(args, "fix", advice)
 		}
 	}
-	if class, _ := key.ClassOf(err); class == key.Refused || class == key.FreshLogin {
+	switch class, wait := key.ClassOf(err); {
+	case (class == key.Refused || class == key.FreshLogin) && wait == 0:
 		a.log.Error("could not "+string(s.kind)+"; a corrected credential file is tried at once", args...)
+		return
+	case class == key.Refused: // the error says when
+		a.log.Error("could not "+string(s.kind), args...)
 		return
 	}
 	a.log.Warn("could not "+string(s.kind), args...)

@@ -147,13 +147,17 @@ func TestTheSessionIsKeptOverRestarts(t *testing.T) {
 	})
 }
 
-// TestOfCacheAndVariableTheLaterSessionWins has a cache with a session that was refreshed two hours into the first life,
+// TestOfCacheAndVariableTheLaterLoginWins has a cache with a session that was refreshed two hours into the first life,
 // which is one hour before the restart.
-func TestOfCacheAndVariableTheLaterSessionWins(t *testing.T) {
+func TestOfCacheAndVariableTheLaterLoginWins(t *testing.T) {
 	for name, c := range map[string]struct {
 		age  time.Duration // of the variable's session at the restart
 		used bool
-	}{"the cache's is later": {90 * time.Minute, false}, "the variable's is later": {30 * time.Minute, true}} {
+	}{
+		"the variable's is of an earlier login":                    {3*time.Hour + time.Minute, false},
+		"the variable's is of a later login, before the refresh":   {90 * time.Minute, true},
+		"the variable's is of a later login, and ends as the last": {30 * time.Minute, true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, balenatest.Options{SessionLife: 4 * time.Hour}, func(w *world) {
 				w.cache = &memory{}

@@ -17,11 +17,16 @@ const (
 	// shutdownPause lies between the first two tries; it doubles up to maxShutdownPause.
 	shutdownPause    = 200 * time.Millisecond
 	maxShutdownPause = 5 * time.Second
+	// lastWrite is how long the journal's last write may take when revoking has used up the time.
+	lastWrite = 500 * time.Millisecond
 )
 
 // handOver leaves everything to the next start.
 func (a *Agent) handOver() error {
 	a.publishStatus("handing over")
+	ctx, cancel := context.WithTimeout(a.kill, a.shutdownBudget())
+	defer cancel()
+	a.patience = ctx
 	err := a.save()
 	for _, h := range a.all() {
 		a.log.Info("handing over a key to the next start", h.attrs()...)
@@ -36,11 +41,18 @@ func (a *Agent) shutdown(why string) error {
 	if a.cfg.Retract != nil {
 		a.cfg.Retract()
 	}
-	if err := a.cfg.Publisher.Remove(); err != nil {
+	if err := a.removeOutputs(); err != nil {
 		a.log.Error("an output could not be removed", "error", err)
 		return errors.Join(err, a.shutdownBut())
 	}
 	return a.shutdownBut()
+}
+
+// removeOutputs removes them before anything is revoked, unless that takes so long that nothing would be.
+func (a *Agent) removeOutputs() error {
+	ctx, cancel := context.WithTimeoutCause(a.kill, a.shutdownBudget()/3, errors.New("removing the outputs takes too long: their disk is slow"))
+	defer cancel()
+	return beside(ctx, a.cfg.Publisher.Remove)
 }
 
 // stopping lets the key live on for the time that was asked for, counted from the stop.
@@ -58,23 +70,50 @@ func (a *Agent) stopping(why string) {
 func (a *Agent) shutdownBut(kept ...*holding) error {
 	ctx, cancel := context.WithTimeout(a.kill, a.shutdownBudget())
 	defer cancel()
-	a.cfg.Budget.Open()
-	a.cfg.Issuer.Hurry(shutdownTry)
+	a.patience = ctx
+	ending := slices.DeleteFunc(a.all(), func(h *holding) bool { return slices.Contains(kept, h) })
+	a.cfg.Budget.end(endGrant * len(ending))
+	tries := key.WithTryTimeout(ctx, shutdownTry)
 	var group sync.WaitGroup
-	for _, h := range a.all() {
-		if !slices.Contains(kept, h) {
-			group.Go(func() { a.end(ctx, h) })
-		}
+	for _, h := range ending {
+		group.Go(func() { a.endKey(tries, h) })
 	}
 	group.Wait()
 	left := a.takeStock(kept)
-	return errors.Join(a.save(), left)
+	last, done := context.WithTimeout(a.kill, max(a.shutdownBudget(), lastWrite))
+	defer done()
+	a.patience = last
+	if a.forgiven(left) {
+		a.cfg.Budget.forget()
+	}
+	err := a.save()
+	if errors.Is(err, errSlowDisk) { // the next start finds out what the journal does not say
+		a.log.Warn("the journal still names keys that are revoked", "error", err)
+		err = nil
+	}
+	return errors.Join(err, left)
 }
 
 // shutdownBudget is what is left of the time for an orderly end: a mint in flight may have been
 // waited for already.
 func (a *Agent) shutdownBudget() time.Duration {
 	return a.cfg.ShutdownTimeout - a.sinceStop()
+}
+
+// forgiven reports whether the next start begins with a budget of its own: somebody asked for this end, or the command
+// did its work, and nothing fails. What fails goes on over the starts.
+func (a *Agent) forgiven(left error) bool {
+	return left == nil && !a.journal.Mints.Again && !a.failing()
+}
+
+// failing reports whether a step failed at its last try.
+func (a *Agent) failing() bool {
+	for _, s := range a.steps {
+		if s.failures > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func (a *Agent) sinceStop() time.Duration {
@@ -84,8 +123,8 @@ func (a *Agent) sinceStop() time.Duration {
 	return 0
 }
 
-// end revokes one key; it touches nothing but h.
-func (a *Agent) end(ctx context.Context, h *holding) {
+// endKey revokes one key; it touches nothing but h.
+func (a *Agent) endKey(ctx context.Context, h *holding) {
 	rest := shutdownPause
 	for first := true; ctx.Err() == nil; first = false {
 		err := a.tryEnd(ctx, h)
@@ -144,7 +183,7 @@ func (a *Agent) settleEnd(ctx context.Context, h *holding) (never bool, err erro
 		_, existed, err := a.cfg.Issuer.Mint(ctx, h.key())
 		class, _ := key.ClassOf(err)
 		if err == nil {
-			h.rec.State = minted
+			h.rec.State, h.rec.Minted = minted, a.serverNow()
 		}
 		if existed {
 			h.unsure = nil // it has taken effect, and cannot do so twice

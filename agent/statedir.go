@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -21,6 +22,7 @@ type StateDir struct {
 	dir          *rootdir.Dir
 	keepsSecrets bool
 	lock         *os.File
+	unlockable   error  // why nothing keeps another agent out
 	renewed      func() // told of another directory at the path
 	renewals     int    // how often there was one
 	following    sync.Mutex
@@ -117,8 +119,17 @@ func (s *StateDir) OnRenewal(f func()) {
 	s.renewed = f
 }
 
-// Read returns the bytes of a file of at most limit bytes.
-func (s *StateDir) Read(name string, limit int) ([]byte, error) { return s.current().Read(name, limit) }
+// Unlockable returns why the lock keeps nobody out: the file system knows none. nil if it does.
+func (s *StateDir) Unlockable() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unlockable
+}
+
+// Read returns the bytes of a file of at most limit bytes, which nobody but this user may have written.
+func (s *StateDir) Read(name string, limit int) ([]byte, error) {
+	return s.current().ReadOwn(name, limit)
+}
 
 // Sweep removes what an earlier process left half written of a file.
 func (s *StateDir) Sweep(name string) error { return s.current().Sweep(name) }
@@ -130,7 +141,7 @@ func (s *StateDir) Replace(name string, data []byte, mode fs.FileMode) error {
 
 // Follow sees to it that the open directory is the one at the path. If the volume was mounted again
 // or somebody removed the directory, it opens (and makes) what is there and locks it: a journal that
-// nobody would find is no record. The old one stays open: others may be using it. It returns how often
+// nobody would find is no record. The old one is closed: whoever is using it gets os.ErrClosed. It returns how often
 // there was another directory; each time all journals must be written again.
 func (s *StateDir) Follow() (renewals int, err error) {
 	s.following.Lock()
@@ -152,8 +163,9 @@ func (s *StateDir) renew() error {
 	locked := s.lock != nil
 	s.mu.Unlock()
 	var lock *os.File
+	var unlockable error
 	if locked {
-		if lock, err = tryLock(dir); err != nil {
+		if lock, unlockable, err = tryLock(dir); err != nil {
 			return errors.Join(err, dir.Close())
 		}
 	}
@@ -161,10 +173,12 @@ func (s *StateDir) renew() error {
 	if s.lock != nil {
 		_ = s.lock.Close()
 	}
-	s.dir, s.lock, s.keepsSecrets = dir, lock, memory
+	old := s.dir
+	s.dir, s.lock, s.unlockable, s.keepsSecrets = dir, lock, unlockable, memory
 	s.renewals++
 	renewed := s.renewed
 	s.mu.Unlock()
+	_ = old.Close()
 	if renewed != nil {
 		renewed()
 	}
@@ -178,26 +192,36 @@ func (s *StateDir) TryLock() error {
 	if s.lock != nil {
 		return nil
 	}
-	lock, err := tryLock(s.dir)
+	lock, unlockable, err := tryLock(s.dir)
 	if err == nil {
-		s.lock = lock
+		s.lock, s.unlockable = lock, unlockable
 	}
 	return err
 }
 
-func tryLock(dir *rootdir.Dir) (*os.File, error) {
+// tryLock locks a directory. A file system without locks, such as some network ones, is no reason not to work there:
+// what the lock would keep out is a mistake.
+func tryLock(dir *rootdir.Dir) (lock *os.File, unlockable, err error) {
+	path := filepath.Join(dir.Path(), lockFile)
 	f, err := dir.Root().OpenFile(lockFile, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		_ = f.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%w: %s", ErrLocked, dir.Path())
+		if p, ok := errors.AsType[*fs.PathError](err); ok {
+			err = p.Err
 		}
-		return nil, err
+		return nil, nil, fmt.Errorf("open %s: %w: remove what is there", path, err)
 	}
-	return f, nil
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	switch {
+	case err == nil:
+		return f, nil, nil
+	case errors.Is(err, syscall.EWOULDBLOCK):
+		_ = f.Close()
+		return nil, nil, fmt.Errorf("%w: %s", ErrLocked, dir.Path())
+	case errors.Is(err, syscall.ENOLCK), errors.Is(err, syscall.ENOSYS), errors.Is(err, syscall.ENOTSUP), errors.Is(err, syscall.EPERM):
+		return f, fmt.Errorf("%s cannot be locked: %w", path, err), nil
+	}
+	_ = f.Close()
+	return nil, nil, fmt.Errorf("lock %s: %w", path, err)
 }
 
 // Lock is TryLock, trying again until ctx is done.
@@ -234,9 +258,10 @@ func (s *StateDir) File(name string) *File {
 	return &File{name, s.Read, s.Replace}
 }
 
-// NewFile returns the file of that name in dir. It need not exist.
+// NewFile returns the file of that name in dir. It need not exist. One that somebody else wrote, or that is open to
+// others, is not read.
 func NewFile(dir *rootdir.Dir, name string) *File {
-	return &File{name, dir.Read, func(name string, data []byte, mode fs.FileMode) error {
+	return &File{name, dir.ReadOwn, func(name string, data []byte, mode fs.FileMode) error {
 		return dir.Replace(name, data, mode, rootdir.Keep)
 	}}
 }

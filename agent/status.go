@@ -108,9 +108,10 @@ func (a *Agent) Ready() (bool, string) {
 // maxSilence is how long the loop may take for one turn: several requests that all time out.
 const maxSilence = 5 * time.Minute
 
-// Alive tells whether the agent's loop still turns. It never depends on the API.
+// Alive reports whether the agent's loop still turns, or the agent is at its orderly end, which has a time of its own.
+// It never depends on the API.
 func (a *Agent) Alive() bool {
-	return time.Since(a.clock.start)-time.Duration(a.beat.Load()) < maxSilence
+	return a.stopped.Load() != 0 || time.Since(a.clock.start)-time.Duration(a.beat.Load()) < maxSilence
 }
 
 // publishStatus makes a new snapshot.
@@ -140,6 +141,8 @@ func (a *Agent) unreadyReason(phase string) string {
 	switch c := a.current; {
 	case phase != "running":
 		return phase
+	case c == nil && a.waiting != "":
+		return a.waiting
 	case c == nil:
 		return "no key yet"
 	case c.dead:

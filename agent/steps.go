@@ -71,6 +71,9 @@ func (a *Agent) tasks(now instant) []task {
 		add(identify, 0, a.identify)
 		return list
 	}
+	if a.current != nil && a.lastCalling(now) {
+		list = append(list, a.currentTasks(now)...) // an extension is one request; a successor is several
+	}
 	if s := a.successor; s != nil {
 		switch {
 		case s.rec.State == minting:
@@ -81,7 +84,7 @@ func (a *Agent) tasks(now instant) []task {
 			add(publish, 0, a.publishNew)
 		}
 	}
-	if a.current != nil {
+	if a.current != nil && !a.lastCalling(now) {
 		list = append(list, a.currentTasks(now)...)
 	}
 	for _, h := range a.retiring {
@@ -92,7 +95,7 @@ func (a *Agent) tasks(now instant) []task {
 	if a.unsaved {
 		add(rewrite, 0, func(context.Context) error { return a.save() })
 	}
-	if in, ok := a.mintIn(now); ok {
+	if in, ok := a.mintIn(now); ok && !a.draining {
 		add(draft, in, a.draft)
 	}
 	if !a.tendDone && (a.current != nil || a.successor != nil) {
@@ -118,9 +121,15 @@ func (a *Agent) currentTasks(now instant) []task {
 	case c.dead:
 		return nil
 	case !c.verified:
-		add(confirm, 0, a.check)
-		if in := a.extendIn(c, now); c.adopted && c.rec.ID != 0 && in <= 0 {
-			add(extend, in, a.extend) // a server that does not answer the one may do the other
+		// A server that does not answer the one may do the other. Around the expiry there is no budget to lose on
+		// questions, but for a first one where the server's time is not known: the key may not be about to expire at all.
+		in := a.extendIn(c, now)
+		extendable := c.adopted && c.rec.ID != 0 && in <= 0
+		if !extendable || !a.timed && !c.asked || a.left(c, now) > a.cfg.Times.lastCalls()[0] {
+			add(confirm, 0, a.check)
+		}
+		if extendable {
+			add(extend, in, a.extend)
 		}
 		return list
 	}

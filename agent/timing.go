@@ -37,6 +37,18 @@ const (
 // [0, 1), drawn once per key. It makes an extension earlier, never later.
 func (t Times) jitterFor(u float64) time.Duration { return time.Duration(u * float64(t.TTL) / 6) }
 
+// firstLife is how long the key of an Init lives at most, unless whoever takes it over extends it: a pod that is deleted
+// before that cannot revoke it.
+const firstLife = 15 * time.Minute
+
+// lastCalls are the times before a key's expiry at which a step that the app's token depends on is tried, whatever
+// pause it was given, the first one first; negative ones are after the expiry. An outage that ends five seconds before
+// the expiry then costs nothing, and one that ends within seconds after it a few more.
+func (t Times) lastCalls() []time.Duration {
+	unit := min(time.Second, t.TTL/20)
+	return []time.Duration{7 * unit / 2, unit, -unit / 2, -2 * unit, -5 * unit, -10 * unit}
+}
+
 // lead is how long before its expiry a key is extended: a third of the TTL, and the jitter.
 func (t Times) lead(jitter time.Duration) time.Duration { return t.TTL/3 + jitter }
 
@@ -55,9 +67,10 @@ func (t Times) extensionsLeft(age, step time.Duration) int {
 // retryCap is the longest pause between two tries of a step, for a key with that much life left.
 // While the app's key is well (calm), nobody waits for the step: the pauses grow with what is
 // left, so that the agents that one outage stopped do not come back within the same minute.
+// Once it has expired, the app waits: they begin anew with a second, and grow with the time since.
 func retryCap(left time.Duration, calm bool) time.Duration {
 	if left <= 0 {
-		return time.Minute
+		return min(time.Minute, max(time.Second, -left/2))
 	}
 	c := min(time.Minute, max(20*time.Second, left/8))
 	if calm {

@@ -69,7 +69,8 @@ func TestRetryPause(t *testing.T) {
 		{1000, time.Hour, false, 30 * time.Second, time.Minute},
 		{1000, 5 * time.Minute, false, 18750 * time.Millisecond, 37500 * time.Millisecond}, // an eighth of what is left
 		{1000, time.Minute, true, 10 * time.Second, 20 * time.Second},
-		{1000, 0, false, 30 * time.Second, time.Minute}, // expired: nothing is in a hurry any more
+		{1000, 0, false, 500 * time.Millisecond, time.Second}, // expired: the app waits
+		{1000, -time.Minute, false, 15 * time.Second, 30 * time.Second},
 		{1000, -time.Hour, true, 30 * time.Second, time.Minute},
 		{8, time.Hour, true, 64 * time.Second, 128 * time.Second},
 		{1000, time.Hour, true, 5 * time.Minute, 10 * time.Minute},

@@ -86,21 +86,23 @@ func (a *Agent) revive(ctx context.Context, h *holding) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	h.rec.ID = row.ID
-	a.learnExpiry(h, row.Expiry)
+	a.learn(h, row)
 	if a.left(h, a.clock.now()) > 0 {
 		return false, a.save()
 	}
 	want := a.serverNow().Add(a.cfg.Times.TTL)
-	h.rec.Latest = want // it may take effect, whatever the answer
-	if err := a.save(); err != nil {
+	before := h.rec.Latest
+	if err := a.expect(h, want); err != nil {
 		return false, err
 	}
-	expiry, err := a.cfg.Issuer.Extend(ctx, h.key(), want)
+	extended, err := a.cfg.Issuer.Extend(ctx, h.key(), want)
 	if err != nil {
+		if class, _ := key.ClassOf(err); nothingDone(class) {
+			h.rec.Latest = before
+		}
 		return false, err
 	}
-	a.learnExpiry(h, expiry)
+	a.learn(h, extended)
 	alive := a.left(h, a.clock.now()) > 0
 	if h.stuck = !alive; h.stuck {
 		a.log.Warn("the server answered 200 and did not move the expiry of a key that has ended", h.attrs()...)

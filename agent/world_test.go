@@ -49,7 +49,9 @@ type world struct {
 	cache    *memory
 	refusals *memory
 	advise   func(error) string
-	crowded  *memoryFile // one of many agents: what it publishes stays in memory, and nothing is logged
+	issuer   func(agent.Issuer) agent.Issuer // nil: as it is
+	client   string                          // what the server knows it as
+	crowded  *memoryFile                     // one of many agents: what it publishes stays in memory, and nothing is logged
 }
 
 func TestMain(m *testing.M) { os.Exit(tally.Run(m)) }
@@ -128,7 +130,7 @@ func (w *world) begin(work func(a *agent.Agent, stop, kill context.Context) erro
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	client, err := balena.NewClient(balena.Config{URL: w.url, Dial: w.dial})
+	client, err := balena.NewClient(balena.Config{URL: w.url, Dial: w.dial, UserAgent: w.client})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -153,7 +155,11 @@ func (w *world) begin(work func(a *agent.Agent, stop, kill context.Context) erro
 	if w.crowded != nil {
 		publisher, log = w.crowded, slog.New(slog.DiscardHandler)
 	}
-	a := agent.New(agent.Config{Issuer: issuer, Account: issuer, Publisher: publisher, State: state, Budget: budget, Times: w.times, Prefix: "test",
+	var working agent.Issuer = issuer
+	if w.issuer != nil {
+		working = w.issuer(issuer)
+	}
+	a := agent.New(agent.Config{Issuer: working, Account: issuer, Publisher: publisher, State: state, Budget: budget, Times: w.times, Prefix: "test",
 		URL: w.url, Login: w.login, Kind: w.kind, Target: target.String(), InitTimeout: w.initTime, ShutdownDelay: w.delay, ShutdownTimeout: w.shutdown, KeepOnExit: w.keep, Log: log, Advise: w.advise, Wall: w.wall, Random: w.random})
 	stop, end := context.WithCancelCause(context.Background())
 	kill, abandon := context.WithCancel(context.Background())
@@ -321,7 +327,12 @@ func (w *world) checkPace() {
 	if w.times.TTL < 10*time.Minute || w.times.Check < time.Minute {
 		return
 	}
-	seen := w.server.Requests()
+	w.checkPaceOf(w.server.Requests())
+}
+
+// checkPaceOf is checkPace for the requests of one agent.
+func (w *world) checkPaceOf(seen []balenatest.Request) {
+	w.t.Helper()
 	for i, j := 0, 0; j < len(seen); j++ {
 		for seen[j].At.Sub(seen[i].At) >= 10*time.Minute {
 			i++

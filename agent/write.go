@@ -1,0 +1,61 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"sync"
+)
+
+// journalWriter writes journals one after the other, beside the goroutine that owns the agent's state: a disk can take
+// seconds for each, and a stop must not wait for it.
+type journalWriter struct {
+	mu     sync.Mutex
+	newest int // the number of the last one that was written
+	last   int // of the last one that was handed over; the agent's goroutine's own
+}
+
+// errSlowDisk is why a journal counts as not written.
+var errSlowDisk = errors.New("the state directory's disk is too slow: the journal was not written in time")
+
+// write writes a journal and waits for that, but not longer than a.patience: then it goes on by itself.
+func (a *Agent) write(j journal) error {
+	a.writer.last++
+	n := a.writer.last
+	done := make(chan error, 1)
+	go func() {
+		a.writer.mu.Lock()
+		defer a.writer.mu.Unlock()
+		if n < a.writer.newest {
+			done <- nil // what came later has it all
+			return
+		}
+		err := j.save(a.cfg.State, a.cfg.Account.Mark)
+		if err == nil {
+			a.writer.newest = n
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-a.patience.Done():
+	}
+	select {
+	case err := <-done:
+		return err
+	default:
+		return errSlowDisk
+	}
+}
+
+// beside does local work that may take long, and waits for it until ctx is done.
+func beside(ctx context.Context, work func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- work() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
