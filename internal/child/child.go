@@ -30,11 +30,14 @@ type Config struct {
 type Supervisor struct {
 	cfg      Config
 	caught   chan os.Signal
-	vars     chan []string // the newest variables; holds one
-	terminal bool          // the command shares the terminal, and gets its keys from there
-	alone    bool          // we are PID 1 on a terminal: the command has it for itself
-	ending   bool          // it was told to end
-	asked    time.Time     // when
+	vars     chan []string  // the newest variables; holds one
+	children chan os.Signal // something has happened to a child
+	terminal bool           // the command shares the terminal, and gets its keys from there
+	alone    *os.File       // we are PID 1 on this terminal: the command has it for itself
+	stopped  bool           // the command is stopped, as far as is known
+	ending   bool           // it was told to end
+	told     bool           // by a signal or the stop, and not by its own end
+	asked    time.Time      // when
 	onEnd    func()
 	current  *process
 }
@@ -52,11 +55,15 @@ var Passed = []os.Signal{syscall.SIGTERM, os.Interrupt, syscall.SIGQUIT, syscall
 
 // New returns a supervisor, which catches signals from now on.
 func New(cfg Config) *Supervisor {
-	s := &Supervisor{cfg: cfg, caught: make(chan os.Signal, 32), vars: make(chan []string, 1), terminal: isTerminal(os.Stdin)}
+	s := &Supervisor{cfg: cfg, caught: make(chan os.Signal, 32), children: make(chan os.Signal, 1), vars: make(chan []string, 1)}
 	// PID 1 has no shell above it that would have to get the terminal back, and its signals come from
 	// the container's engine: they must be passed on.
-	s.alone = s.terminal && os.Getpid() == 1
-	s.terminal = s.terminal && !s.alone
+	if tty := controllingTerminal(); tty != nil && os.Getpid() == 1 {
+		s.alone = tty
+	} else if s.terminal = tty != nil; s.terminal && tty != os.Stdin {
+		_ = tty.Close()
+	}
+	signal.Notify(s.children, syscall.SIGCHLD)
 	signal.Notify(s.caught, slices.DeleteFunc(slices.Clone(Passed), signal.Ignored)...) // what nohup ignores stays ignored
 	return s
 }
@@ -95,12 +102,17 @@ func (s *Supervisor) Run(stop context.Context, onEnd func()) (code int, err erro
 				return 0, ErrNotStarted
 			}
 			s.end(syscall.SIGTERM)
+		case <-s.children:
+			s.lookAtCommand()
 		case <-s.ended():
 			s.outlive(s.current)
 			return codeOf(s.current.cmd.ProcessState), nil
 		}
 	}
 }
+
+// Told reports, after Run, whether the command ended because somebody wanted that.
+func (s *Supervisor) Told() bool { return s.told }
 
 // Impatient calls f at the first SIGTERM or SIGINT that comes after Run, until ctx is done.
 func (s *Supervisor) Impatient(ctx context.Context, f func()) {
@@ -154,7 +166,10 @@ func (s *Supervisor) start(vars []string) error {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	// On a terminal it stays in our process group: the keys for interrupting, stopping and going on
 	// reach both, as in a pipeline. Elsewhere it has a group, so that all it started can be ended.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: !s.terminal, Foreground: s.alone}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: !s.terminal}
+	if s.alone != nil {
+		cmd.SysProcAttr.Foreground, cmd.SysProcAttr.Ctty = true, int(s.alone.Fd())
+	}
 	if err := s.cfg.Reaper.Start(cmd); err != nil {
 		return fmt.Errorf("start %s: %w", s.cfg.Args[0], startError(err))
 	}
@@ -163,6 +178,22 @@ func (s *Supervisor) start(vars []string) error {
 	s.cfg.Log.Info("started the command", "command", s.cfg.Args[0], "pid", cmd.Process.Pid)
 	go func() { _ = s.cfg.Reaper.Wait(cmd); close(p.done) }()
 	return nil
+}
+
+// lookAtCommand says that the command was stopped, or goes on: it would not answer anybody, and nobody would know why.
+func (s *Supervisor) lookAtCommand() {
+	if s.current == nil || s.current.over() {
+		return
+	}
+	stopped, continued := lookAt(s.current.cmd.Process.Pid)
+	switch {
+	case stopped && !s.stopped:
+		s.cfg.Log.Warn("the command is stopped: somebody stopped it, or it wants to read from a terminal that another job has. SIGCONT lets it go on",
+			"pid", s.current.cmd.Process.Pid)
+	case continued && s.stopped:
+		s.cfg.Log.Info("the command goes on", "pid", s.current.cmd.Process.Pid)
+	}
+	s.stopped = stopped || s.stopped && !continued
 }
 
 func startError(err error) error {
@@ -200,7 +231,7 @@ func (s *Supervisor) end(sig syscall.Signal) {
 	if s.ending {
 		return
 	}
-	s.ending, s.asked = true, time.Now()
+	s.ending, s.told, s.asked = true, true, time.Now()
 	s.onEnd()
 	s.ask(s.current, sig)
 	s.cfg.Log.Info("stopping the command", "signal", sig.String(), "at_most", s.cfg.KillAfter)
@@ -290,7 +321,7 @@ func (s *Supervisor) duringReplacement(sig syscall.Signal) {
 			s.force(s.current)
 			return
 		}
-		s.ending, s.asked = true, time.Now()
+		s.ending, s.told, s.asked = true, true, time.Now()
 		s.onEnd()
 		defer s.cfg.Log.Info("stopping the command instead of restarting it", "signal", sig.String())
 	}

@@ -88,15 +88,20 @@ func parentOf(pid int) int {
 }
 
 // send signals the process through a descriptor, after a second look: its number may be another
-// process's by now.
+// process's by now. Kernels before 5.3, and seccomp profiles that do not know the calls, leave the number alone.
 func (s *Signal) send(pid int) error {
 	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return err
+	if err == nil {
+		defer func() { _ = unix.Close(fd) }()
 	}
-	defer func() { _ = unix.Close(fd) }()
 	if !s.matches(pid) {
 		return unix.ESRCH
 	}
-	return unix.PidfdSendSignal(fd, s.Signal, nil, 0)
+	if err == nil {
+		err = unix.PidfdSendSignal(fd, s.Signal, nil, 0)
+	}
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
+		return syscall.Kill(pid, s.Signal) // which says EPERM itself if that is what is meant
+	}
+	return err
 }

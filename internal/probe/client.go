@@ -24,9 +24,28 @@ var ErrNoAgent = errors.New("no injector is running here")
 
 // Ask sends GET path to the agent of a state directory and returns status and body.
 func Ask(ctx context.Context, stateDir, path string) (int, []byte, error) {
+	return send(ctx, http.MethodGet, stateDir, path)
+}
+
+// Tell asks the agent of a state directory to do something, and returns what it answers.
+func Tell(ctx context.Context, stateDir, what string) (string, error) {
+	code, body, err := send(ctx, http.MethodPost, stateDir, "/ask/"+what)
+	text := strings.TrimSpace(string(body))
+	switch {
+	case err != nil:
+		return "", err
+	case code == http.StatusNotFound:
+		return "", errors.New("the injector that runs here is of an older version, which does not know this: send it SIGQUIT instead")
+	case code != http.StatusOK:
+		return "", errors.New(text)
+	}
+	return text, nil
+}
+
+func send(ctx context.Context, method, stateDir, path string) (int, []byte, error) {
 	client := &http.Client{Timeout: askTimeout, Transport: &http.Transport{DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, stateDir) }}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://injector"+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://injector"+path, nil)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -56,7 +75,7 @@ func dial(ctx context.Context, stateDir string) (net.Conn, error) {
 	var d net.Dialer
 	name := filepath.Join(stateDir, SocketName)
 	if len(name) > maxSocketPath {
-		dir, err := os.Open(stateDir)
+		dir, err := os.OpenFile(stateDir, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_DIRECTORY, 0)
 		if err != nil {
 			return nil, err
 		}

@@ -33,6 +33,7 @@ var families = []family{
 	{"injector_live_keys", "gauge", "Keys that this agent holds at balena.", func(r KeyReport) float64 { return float64(live(r)) }},
 	{"injector_key_expiry_timestamp_seconds", "gauge", "When the published key expires; 0 without one.", expiry},
 	{"injector_session_expiry_timestamp_seconds", "gauge", "When the session ends; 0 without one.", func(r KeyReport) float64 { return unix(r.SessionExpiry) }},
+	{"injector_credential_usable", "gauge", "0 if the credential was refused or could not be read when it was used last.", func(r KeyReport) float64 { return truth(r.Credential == "") }},
 	{"injector_rotation_overdue", "gauge", "1 while a key is older than MAX_TTL allows, because no new one can be had.", func(r KeyReport) float64 { return truth(overdue(r)) }},
 	{"injector_failing_steps", "gauge", "Steps that failed at their last try.", func(r KeyReport) float64 { return float64(len(r.Trouble)) }},
 	{"injector_mints_total", "counter", "Keys minted.", func(r KeyReport) float64 { return float64(r.Counts.Mints) }},

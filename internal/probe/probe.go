@@ -14,6 +14,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -51,6 +53,8 @@ type KeyReport struct {
 	MaxTTL        time.Duration `json:"max_ttl_ns"`
 	Overlap       time.Duration `json:"overlap_ns"`
 	Untold        []string      `json:"untold,omitempty"` // notifications that failed at their last try, and why
+	// Credential says why the credential did not work when it was used or read last; empty if it did.
+	Credential string `json:"credential_trouble,omitempty"`
 }
 
 // Server answers. All fields are required.
@@ -58,6 +62,9 @@ type Server struct {
 	Agent   Agent
 	Report  func() Report
 	Metrics func(io.Writer)
+	Outputs func() []string // the paths that this process keeps
+	// Ask does what a person asks for through the socket: "handover", "no-handover" or "reread".
+	Ask func(what string) (answer string, err error)
 }
 
 // Serve answers on the listeners until ctx is done.
@@ -67,8 +74,8 @@ func (s *Server) Serve(ctx context.Context, socket, tcp net.Listener) error {
 		if l == nil {
 			return
 		}
-		srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: 30 * time.Second,
-			MaxHeaderBytes: 8 << 10, ErrorLog: log.New(io.Discard, "", 0)}
+		srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: 10 * time.Second,
+			MaxHeaderBytes: 8 << 10, ConnState: newCrowd().note, ErrorLog: log.New(io.Discard, "", 0)}
 		group.Go(func() error {
 			defer context.AfterFunc(ctx, func() { _ = srv.Close() })()
 			if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -87,8 +94,11 @@ func (s *Server) public() *http.ServeMux {
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, s.Agent.Alive(), "the agent's loop does not turn")
 	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		ready, reason := s.Agent.Ready()
+		if other := s.another(r.URL.Query()["output"]); other != "" {
+			ready, reason = false, other
+		}
 		answer(w, ready, reason)
 	})
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
@@ -100,11 +110,35 @@ func (s *Server) public() *http.ServeMux {
 
 func (s *Server) private() *http.ServeMux {
 	mux := s.public()
+	mux.HandleFunc("POST /ask/{what}", func(w http.ResponseWriter, r *http.Request) {
+		text, err := s.Ask(r.PathValue("what"))
+		if err != nil {
+			answer(w, false, err.Error())
+			return
+		}
+		_, _ = io.WriteString(w, text+"\n")
+	})
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(s.Report())
 	})
 	return mux
+}
+
+// another says that this process does not keep one of the outputs that somebody asks about: two injectors can share a
+// state directory, though not at the same time. It returns "" if it keeps them all.
+func (s *Server) another(outputs []string) string {
+	if len(outputs) == 0 {
+		return ""
+	}
+	kept := s.Outputs()
+	for _, o := range outputs {
+		if !slices.Contains(kept, o) {
+			return fmt.Sprintf("the injector that uses this state directory keeps %s, and not %s: give the other one an INJECTOR_STATE_DIR of its own",
+				strings.Join(kept, ", "), o)
+		}
+	}
+	return ""
 }
 
 func answer(w http.ResponseWriter, good bool, reason string) {
@@ -125,21 +159,27 @@ func Listen(dir *os.Root, path string) (net.Listener, error) {
 	if err := dir.Remove(SocketName); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	name := filepath.Join(path, SocketName)
-	if len(name) > maxSocketPath {
-		d, err := dir.Open(".")
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = d.Close() }()
-		name = viaDescriptor(d)
-	}
-	l, err := net.Listen("unix", name)
+	l, err := listenIn(dir, filepath.Join(path, SocketName))
 	if err != nil {
 		return nil, err
 	}
 	l.(*net.UnixListener).SetUnlinkOnClose(false) // the name may be gone by then; the next start replaces it
 	return &socket{l, dir}, nil
+}
+
+// listenIn makes the socket in the directory that is open, whatever its path leads to by now. Without /proc only the
+// path is left.
+func listenIn(dir *os.Root, path string) (net.Listener, error) {
+	d, err := dir.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = d.Close() }()
+	l, err := net.Listen("unix", viaDescriptor(d))
+	if err != nil && len(path) <= maxSocketPath {
+		return net.Listen("unix", path)
+	}
+	return l, err
 }
 
 // socket removes its file when it is closed.
