@@ -50,8 +50,8 @@ fuzz:
 unit:
 	@test -d internal/clients/node_modules || echo "LEFT OUT: tests with the balena CLI and SDK; 'make clients' installs them (Node 20.6 to 22, npm)"
 	@command -v python3 >/dev/null || echo "LEFT OUT: the test with an exporter in Python: there is no python3"
-	$(GO) test -count=1 -race ./...
-	$(GO) test -count=1 ./agent -run 'TestFaultMatrix|TestManyAgents' # whole: with the race detector they are slow
+	$(GO) test -count=1 -race -timeout 20m ./...
+	$(GO) test -count=1 ./agent -run 'TestFaultMatrix|TestManyAgents|TestOutagesThatEndInTime' # whole: with the race detector they are slow
 
 lint: $(BIN)/staticcheck
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "run gofmt -w on these files"; exit 1; }

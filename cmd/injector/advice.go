@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"os"
 	"strings"
 
 	"github.com/balena-injector/injector/agent"
@@ -19,6 +20,9 @@ func advise(err error) string {
 		return "stop the other injector, or give this one both another INJECTOR_OUTPUT and another INJECTOR_STATE_DIR"
 	case errors.Is(err, probe.ErrNoAgent):
 		return "start it, or set INJECTOR_OUTPUT or INJECTOR_STATE_DIR as it has them"
+	case errors.As(err, new(*agent.LeftError)) && os.Getenv("KUBERNETES_SERVICE_HOST") != "":
+		return "a container that is only restarted takes them up again; of a pod that is deleted the state goes with its memory, and they die at the times named. " +
+			"If that is too late, delete them in the dashboard"
 	case errors.As(err, new(*agent.LeftError)):
 		return "when the API answers again, `injector revoke` with the same settings ends them at once, if the state directory is still there; the next start does, too"
 	case !isAPI:
@@ -41,6 +45,10 @@ func advise(err error) string {
 
 func adviseRefused(e *balena.Error) string {
 	switch {
+	case e.Locked:
+		return "wait; the account is not locked yet, and would be by a few more tries"
+	case e.Unasked:
+		return "if the password is right now, `injector check --now` asks balena at once, and a running injector goes on then; otherwise correct it, or wait"
 	case strings.Contains(e.Op, "two-factor"):
 		return "set BALENA_TOTP_SECRET or BALENA_TOTP_SECRET_FILE to the secret behind the account's two-factor QR code, and check the clock"
 	case strings.Contains(e.Op, "session token"), strings.Contains(e.Op, "session"):

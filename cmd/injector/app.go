@@ -10,7 +10,9 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -32,6 +34,8 @@ type app struct {
 	keepers  []*keeper
 	requests *probe.Requests
 	closers  []func() error
+	handover atomic.Pointer[time.Time] // until when a stop hands over
+	again    func()                    // reads everything again that can change; nil: nothing does
 }
 
 // load reads the configuration and takes the credentials out of the environment.
@@ -158,9 +162,9 @@ func (a *app) Close() error {
 	return err
 }
 
-// serve runs work beside the probes and the watchers, which end with it. hangup, if not nil, is what
-// SIGHUP asks for.
-func (a *app) serve(stop context.Context, hangup func(context.Context), work func() error) error {
+// serve runs work beside the probes and the watchers, which end with it. SIGHUP is for the injector if hangup says so,
+// and otherwise for its command.
+func (a *app) serve(stop context.Context, hangup bool, work func() error) error {
 	socket, err := probe.Listen(a.state.Root(), a.state.Path())
 	if err != nil {
 		return fmt.Errorf("make the socket for probes: %w", err)
@@ -168,34 +172,61 @@ func (a *app) serve(stop context.Context, hangup func(context.Context), work fun
 	var tcp net.Listener
 	if a.settings.Listen != "" {
 		if tcp, err = net.Listen("tcp", a.settings.Listen); err != nil {
+			if errors.As(err, new(*net.DNSError)) {
+				err = errors.New("its host is not known here")
+			}
 			return errors.Join(fmt.Errorf("INJECTOR_LISTEN: %w", err), socket.Close())
 		}
 		a.log.Info("listening for probes and metrics", "address", tcp.Addr().String())
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(stop))
 	var group errgroup.Group
-	server := &probe.Server{Agent: a, Report: a.report, Metrics: func(w io.Writer) { probe.WriteMetrics(w, a.report(), a.requests) }}
-	group.Go(func() error { return server.Serve(ctx, socket, tcp) })
-	a.state.OnRenewal(func() { a.listenAgain(ctx, &group, server) })
+	a.again = func() { a.reread(ctx) }
+	if hangup {
+		defer a.onHangup(func() { a.reread(ctx); a.renew() })()
+	}
+	server := &probe.Server{Agent: a, Report: a.report, Outputs: a.outputs, Ask: a.ask,
+		Metrics: func(w io.Writer) { probe.WriteMetrics(w, a.report(), a.requests) }}
+	if tcp != nil {
+		group.Go(func() error { return server.Serve(ctx, nil, tcp) })
+	}
+	serveSocket := func(socket net.Listener) (end func()) {
+		ctx, end := context.WithCancel(ctx)
+		group.Go(func() error { return server.Serve(ctx, socket, nil) })
+		return end
+	}
+	endSocket := serveSocket(socket)
+	a.state.OnRenewal(func() {
+		endSocket() // nobody finds it any more
+		if socket := a.listenAgain(); socket != nil {
+			endSocket = serveSocket(socket)
+		}
+	})
 	defer a.state.OnRenewal(nil)
 	a.watch(ctx, &group)
-	if hangup != nil {
-		defer a.onHangup(func() { hangup(ctx) })()
-	}
 	err = work()
 	cancel()
 	return errors.Join(err, group.Wait())
 }
 
-// listenAgain makes the socket where others look for it now.
-func (a *app) listenAgain(ctx context.Context, group *errgroup.Group, server *probe.Server) {
+// listenAgain makes the socket where others look for it now. It returns nil if that fails, which it says.
+func (a *app) listenAgain() net.Listener {
 	a.log.Warn("the state directory was removed or is another one now; the journal is written there", "directory", a.state.Path())
 	socket, err := probe.Listen(a.state.Root(), a.state.Path())
 	if err != nil {
 		a.log.Error("the socket for probes could not be made there; healthcheck and status get no answer", "error", err)
-		return
+		return nil
 	}
-	group.Go(func() error { return server.Serve(ctx, socket, nil) })
+	return socket
+}
+
+// outputs are the paths that this process keeps.
+func (a *app) outputs() []string {
+	var list []string
+	for _, k := range a.keepers {
+		list = append(list, k.settings.paths()...)
+	}
+	return list
 }
 
 // watch looks after the files that are read again when they change.
@@ -233,7 +264,7 @@ func (a *app) credentialsChanged(ctx context.Context) {
 		account.CredentialsChanged(ctx)
 	}
 	for _, k := range a.keepers {
-		k.agent().Wake()
+		k.agent().TryCredential()
 	}
 }
 
@@ -248,6 +279,9 @@ func (a *app) readTemplates(again func(*render.Files) error) {
 
 // reread reads everything again that can change while the program runs.
 func (a *app) reread(ctx context.Context) {
+	for _, account := range a.accounts {
+		account.TryNow(ctx) // a person wants to know
+	}
 	a.credentialsChanged(ctx)
 	if slices.ContainsFunc(a.keepers, func(k *keeper) bool { return len(k.files.Templates()) > 0 }) {
 		a.readTemplates((*render.Files).Reread)
@@ -314,6 +348,9 @@ func (a *app) report() probe.Report {
 // lock keeps other injectors out of the state directory, waiting for one that is on its way out.
 func (a *app) lock(stop context.Context) error {
 	if err := a.state.TryLock(); !errors.Is(err, agent.ErrLocked) {
+		if doubt := a.state.Unlockable(); doubt != nil {
+			a.log.Warn("nothing keeps another injector out of the state directory: its file system has no locks", "error", doubt)
+		}
 		return err
 	}
 	a.log.Info("waiting for another injector to leave the state directory", "directory", a.state.Path(), "at_most", a.settings.InitTimeout)

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -20,15 +21,15 @@ func runHealthcheck(in *invocation) error {
 	if err := in.flags("healthcheck", func(f *flag.FlagSet) { f.BoolVar(&live, "live", false, "") }); err != nil {
 		return err
 	}
-	dir, err := stateDirOf(in.environ)
+	at, err := placeFor(in.environ)
 	if err != nil {
 		return err
 	}
-	path := "/readyz"
-	if live {
-		path = "/livez"
+	path := "/livez"
+	if !live {
+		path = "/readyz?" + url.Values{"output": at.outputs}.Encode()
 	}
-	code, body, err := probe.Ask(in.stop, dir, path)
+	code, body, err := probe.Ask(in.stop, at.dir, path)
 	if err != nil {
 		return err
 	}
@@ -122,6 +123,9 @@ func printKey(line func(name, format string, args ...any), r probe.KeyReport, no
 		if t.Fix != "" {
 			line("fix", "%s", t.Fix)
 		}
+	}
+	if r.Credential != "" {
+		line("credential", "%s", r.Credential)
 	}
 	for _, u := range r.Untold {
 		line("not notified", "%s", u)

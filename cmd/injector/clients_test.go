@@ -113,9 +113,15 @@ func TestBalenaSDK(t *testing.T) {
 	if got := ask("who"); got != "sees 1" {
 		t.Errorf("with the first token: %s", got)
 	}
+	if got := ask("fleets"); got != "sees 1 fleets" {
+		t.Errorf("with the first token: %s", got)
+	}
 	s.rotate() // the first key was deleted, not only replaced
 	if got := ask("who"); strings.HasPrefix(got, "sees") {
 		t.Error("an SDK that was made before a rotation read the file again: docs/apps.md says that it does not")
+	}
+	if got := ask("fleets"); got != "sees 0 fleets" {
+		t.Errorf("an SDK that was made before a rotation %s: docs/apps.md says that it turns anonymous", got)
 	}
 	if got := ask("again"); got != "sees 1" {
 		t.Errorf("with the second token: %s", got)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os/exec"
 	"slices"
@@ -15,8 +16,16 @@ import (
 	"github.com/balena-injector/injector/key"
 )
 
-// errCommandEnded is why agents of exec stop.
-var errCommandEnded = errors.New("the command has ended")
+// whyEnded is why agents of exec stop. A command that failed by itself is probably started again at once.
+func whyEnded(code int, err error, told bool) error {
+	switch {
+	case errors.Is(err, child.ErrNotStarted):
+		return err
+	case err != nil || code == 0 || told:
+		return errors.New("the command has ended")
+	}
+	return fmt.Errorf("the command has ended with exit code %d, and %w", code, agent.ErrMayRestart)
+}
 
 // runExec is run with a command that has the token in its environment.
 func runExec(in *invocation) (err error) {
@@ -37,7 +46,7 @@ func runExec(in *invocation) (err error) {
 	}
 	defer func() { err = errors.Join(err, a.Close()) }()
 	a.sayHello()
-	return a.serve(in.stop, nil, func() error { return a.supervise(in, args) })
+	return a.serve(in.stop, false, func() error { return a.supervise(in, args) })
 }
 
 // newExecApp wires an app in a place where it is alone. Another exec may take a free place before it is locked.
@@ -93,8 +102,8 @@ func (a *app) supervise(in *invocation, args []string) error {
 	defer a.notifyAll(reaper)()
 
 	orphans := make(chan struct{})
-	go func() { defer close(orphans); _ = a.revokeOrphans(stop) }()
-	defer func() { <-orphans }()
+	var orphansError error
+	go func() { defer close(orphans); orphansError = a.drainOrphans(stop, kill) }()
 	childStop, stopChild := context.WithCancel(context.Background())
 	agents := make(chan error, 1)
 	go func() {
@@ -112,14 +121,18 @@ func (a *app) supervise(in *invocation, args []string) error {
 	if err == nil {
 		a.log.Info("the command has ended", "exit_code", code)
 	}
-	end(errCommandEnded)
+	end(whyEnded(code, err, sup.Told()))
 	go sup.Impatient(kill, abandon)
 	failed := <-agents
+	<-orphans
+	failed = errors.Join(failed, orphansError)
 	switch {
 	case err != nil && !errors.Is(err, child.ErrNotStarted):
 		return errors.Join(err, failed)
 	case err != nil && code == 0:
 		return failed // the agents gave up
+	case errors.Is(err, child.ErrNotStarted) && !errors.As(failed, new(*agent.LeftError)):
+		// A signal; there was nothing to go wrong.
 	case failed != nil:
 		a.log.Error("the command has ended, and not all went well after that", "error", failed)
 	}

@@ -239,3 +239,29 @@ func TestAPasswordFileThatIsTruncatedAndWritten(t *testing.T) {
 	}
 	p.stop()
 }
+
+// TestAVolumeInMemoryThatIsTakenAway leaves a directory on a disk in the place of the output's tmpfs: nothing is written
+// there, and the injector goes on when the tmpfs is back.
+func TestAVolumeInMemoryThatIsTakenAway(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, balenatest.Options{})
+	volume := filepath.Join(t.TempDir(), "volume")
+	mountTmpfs(t, volume, "64k")
+	output := filepath.Join(volume, "balena-token")
+	s.set("INJECTOR_OUTPUT", output, "INJECTOR_STATE_DIR", filepath.Join(s.dir, "state"), "INJECTOR_CHECK_INTERVAL", "1s")
+	p := s.start("run")
+	s.ready()
+	if err := syscall.Unmount(volume, syscall.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	s.eventually("not ready", func() bool { return !s.isReady() })
+	contains(t, s.want(1, "healthcheck"), "not in memory")
+	s.server.DeleteKey(s.server.Live()[0].ID) // another one is due, and has no place
+	s.eventually("the death", func() bool { return strings.Contains(p.stderr.String(), "the key is dead") })
+	if list, err := os.ReadDir(volume); err != nil || len(list) > 0 {
+		t.Errorf("%v is on a disk: %v", list, err)
+	}
+	mountTmpfs(t, volume, "64k")
+	s.ready()
+	p.stop()
+}

@@ -12,6 +12,7 @@ import (
 	"github.com/balena-injector/injector/agent"
 	"github.com/balena-injector/injector/balena"
 	"github.com/balena-injector/injector/internal/child"
+	"github.com/balena-injector/injector/internal/probe"
 	"github.com/balena-injector/injector/key"
 )
 
@@ -41,7 +42,11 @@ func (k *keeper) takeBack(kill context.Context) error {
 }
 
 func runRun(in *invocation) error {
-	err := in.keep("run", func(a *app) error { return a.run(in.stop, in.kill) })
+	err := in.keep("run", func(a *app) error {
+		stop, undo := a.handable(in.stop)
+		defer undo()
+		return a.guarded(stop, func() error { return a.run(stop, in.kill) })
+	})
 	if errors.Is(err, errStopped) {
 		return nil
 	}
@@ -51,13 +56,14 @@ func runRun(in *invocation) error {
 // run keeps all keys until stop.
 func (a *app) run(stop, kill context.Context) error {
 	var beside sync.WaitGroup
-	beside.Go(func() { _ = a.revokeOrphans(stop) })
+	var orphans error
+	beside.Go(func() { orphans = a.drainOrphans(stop, kill) })
 	reaper := child.NewReaper()
 	defer reaper.Stop()
 	defer a.notifyAll(reaper)()
 	err := a.each(func(k *keeper) error { return k.run(stop, kill) })
 	beside.Wait()
-	return err
+	return errors.Join(err, orphans)
 }
 
 // keep runs an agent's work with all that belongs to a live agent.
@@ -73,12 +79,16 @@ func (in *invocation) keep(name string, work func(*app) error) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, a.Close()) }()
+	defer func() {
+		if !errors.Is(err, errStuck) { // what hangs may hold a lock that Close wants; the end of the process does it all
+			err = errors.Join(err, a.Close())
+		}
+	}()
 	if err := a.lock(in.stop); err != nil {
 		return err
 	}
 	a.sayHello()
-	return a.serve(in.stop, func(ctx context.Context) { a.reread(ctx); a.renew() }, func() error { return work(a) })
+	return a.serve(in.stop, true, func() error { return work(a) })
 }
 
 // sayHello tells what is about to be done.
@@ -125,7 +135,8 @@ func runRevoke(in *invocation) (err error) {
 		return err
 	}
 	err = a.each(func(k *keeper) error { return k.named(k.agent().Revoke(in.stop, in.kill)) })
-	if err = errors.Join(err, a.revokeOrphans(in.stop)); err != nil {
+	orphans := a.endOrphans(func(orphan *agent.Agent) error { return orphan.Revoke(in.stop, in.kill) })
+	if err = errors.Join(err, orphans); err != nil {
 		if left, ok := errors.AsType[*agent.LeftError](err); ok && key.Is(left.Cause, key.Refused) {
 			return left.Cause
 		}
@@ -165,7 +176,8 @@ func deleteExpired(ctx context.Context, issuer *balena.Issuer, prefix string) (d
 }
 
 func runCheck(in *invocation) (err error) {
-	if err := in.flags("check", nil); err != nil {
+	now := false
+	if err := in.flags("check", func(f *flag.FlagSet) { f.BoolVar(&now, "now", false, "") }); err != nil {
 		return err
 	}
 	say := func(what string) { _, _ = fmt.Fprintf(in.stdout, "ok  %s\n", what) }
@@ -191,8 +203,16 @@ func runCheck(in *invocation) (err error) {
 	ctx, cancel := context.WithTimeout(in.stop, s.InitTimeout)
 	defer cancel()
 	for _, k := range a.keepers {
+		if now {
+			k.account.TryNow(ctx)
+		}
 		if err := k.named(k.check(ctx, in, say)); err != nil {
 			return err
+		}
+	}
+	if now { // an injector that rests because of earlier refusals may go on
+		if answer, err := probe.Tell(ctx, s.StateDir, "reread"); err == nil {
+			say("the injector that runs here: " + answer)
 		}
 	}
 	return a.advisories(in, ctx)

@@ -143,7 +143,7 @@ func (k *keeper) report() probe.KeyReport {
 		}
 	}
 	return probe.KeyReport{Name: k.settings.Key, Status: k.agent().Status(), Outputs: k.settings.paths(), SessionExpiry: k.account.SessionExpiry(),
-		TTL: t.TTL, MaxTTL: t.MaxTTL, Overlap: t.Overlap, Untold: untold}
+		TTL: t.TTL, MaxTTL: t.MaxTTL, Overlap: t.Overlap, Untold: untold, Credential: k.account.CredentialTrouble()}
 }
 
 // newAccount makes the account of one credential.

@@ -44,7 +44,7 @@ func (p *parser) key(s *keySettings, v keyVariables) {
 			p.fail("INJECTOR_TARGET", err.Error(), "")
 		}
 	default:
-		p.fail("INJECTOR_KIND", fmt.Sprintf("is %q", clip(v.Kind)), "give user, fleet or device")
+		p.fail("INJECTOR_KIND", "is not a kind of key", "give user, fleet or device")
 	}
 	s.Prefix, s.Description = v.Name, v.Description
 	if err := key.CheckPrefix(v.Name); err != nil {

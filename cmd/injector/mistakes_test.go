@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -55,7 +56,7 @@ func TestMistakes(t *testing.T) {
 		{name: "both names", code: exitConfig, set: []string{"INJECTOR_PASSWORD", "x"}, says: []string{"BALENA_PASSWORD and INJECTOR_PASSWORD are both set"}},
 		{name: "a wrong password by its other name", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "INJECTOR_PASSWORD_FILE", "/no/such/file"}, says: []string{"INJECTOR_PASSWORD_FILE", "/no/such/file"}},
 		{name: "a key that is not named", code: exitConfig, set: []string{"INJECTOR_OUTPUT", "", "INJECTOR_KEYS", "a", "INJECTOR_C_OUTPUT", "/secrets/x"}, says: []string{"INJECTOR_C_OUTPUT", "does not name a key c"}},
-		{name: "a hook that is not there", code: exitConfig, set: []string{"INJECTOR_NOTIFY_COMMAND", "no-such-program"}, says: []string{"INJECTOR_NOTIFY_COMMAND", "no-such-program"}},
+		{name: "a hook that is not there", code: exitConfig, set: []string{"INJECTOR_NOTIFY_COMMAND", "no-such-program"}, says: []string{"INJECTOR_NOTIFY_COMMAND", "not found"}},
 		{name: "not a session", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "BALENA_USERNAME", "", "BALENA_SESSION_TOKEN", "s3cr3t-pasted"}, says: []string{"BALENA_SESSION_TOKEN", "eyJ"}},
 		{name: "rotation without a password", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "BALENA_SESSION_TOKEN", "<SESSION>", "INJECTOR_MAX_TTL", "24h"}, says: []string{"INJECTOR_MAX_TTL", "BALENA_PASSWORD"}},
 		{name: "user key for user keys", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "BALENA_USERNAME", "", "BALENA_API_KEY_FILE", "/etc/hostname"}, says: []string{"BALENA_API_KEY_FILE", "fleet and device"}},
@@ -63,7 +64,7 @@ func TestMistakes(t *testing.T) {
 		{name: "cache beside the output", code: exitConfig, set: []string{"INJECTOR_SESSION_CACHE", "<DIR>/session"}, says: []string{"INJECTOR_SESSION_CACHE"}},
 		{name: "no certificates", code: exitConfig, set: []string{"INJECTOR_CA_FILE", "/etc/hostname"}, says: []string{"INJECTOR_CA_FILE", "PEM"}},
 
-		{name: "wrong password", code: exitRefused, set: []string{"BALENA_PASSWORD", "hunter2"}, says: []string{"not accepted", "BALENA_PASSWORD"}},
+		{name: "wrong password", code: exitRefused, set: []string{"BALENA_PASSWORD", "hunter2"}, says: []string{"of 5 tries of this hour are left", "locks an account out after ten refusals"}},
 		{name: "stale session", code: exitRefused, set: []string{"BALENA_PASSWORD", "", "BALENA_USERNAME", "", "BALENA_SESSION_TOKEN", "<STALE>"}, says: []string{"20 minutes", "BALENA_USERNAME", "BALENA_PASSWORD_FILE"}},
 		{name: "another server's session", code: exitRefused, set: []string{"BALENA_PASSWORD", "", "BALENA_USERNAME", "", "BALENA_SESSION_TOKEN", "<FOREIGN>"}, says: []string{"does not accept", "BALENA_SESSION_TOKEN"}},
 
@@ -127,13 +128,34 @@ func TestKubernetesServiceVariablesAreIgnored(t *testing.T) {
 	s.want(0, "check")
 }
 
-func TestAValueIsNotShownWhole(t *testing.T) {
-	s := newStage(t, balenatest.Options{})
-	pasted := "0123456789abcdef0123456789abcdef"
-	s.set("INJECTOR_TTL", pasted, "INJECTOR_KIND", pasted, "INJECTOR_LOG_LEVEL", pasted, "INJECTOR_OUTPUT_OWNER", pasted, "BALENA_API_URL", pasted)
-	if out := s.want(int(exitConfig), "check"); strings.Contains(out, pasted) {
-		t.Errorf("a secret that was pasted into the wrong variable is shown:\n%s", out)
+// TestNoValueIsShown pastes a secret into each variable in turn, in forms that make it wrong.
+func TestNoValueIsShown(t *testing.T) {
+	for _, pasted := range []string{"S3cret", "0123456789abcdef0123456789abcdef", "htps://u:S3cret@h/x", "S3cret http://h/", "http://u:S3cret@h:x/", "S3cret;S3cret",
+		"S3cret:S3cret", "$S3cret", "1S3cret", "S3cret:80"} {
+		for f := range allFields() {
+			t.Run("", func(t *testing.T) {
+				name := f.Tag.Get("envconfig")
+				t.Setenv("BALENA_USERNAME", "injector")
+				t.Setenv("BALENA_PASSWORD", "x")
+				t.Setenv(name, pasted)
+				s, err := parseSettings(os.Environ())
+				text := fmt.Sprint(err, s.Warnings)
+				if strings.Contains(text, "S3cret") || strings.Contains(text, pasted) {
+					t.Errorf("%s=%s is shown: %s", name, pasted, text)
+				}
+			})
+		}
 	}
+}
+
+// TestAnAddressThatIsASecret has one that only turns out to be wrong when it is used.
+func TestAnAddressThatIsASecret(t *testing.T) {
+	s := newStage(t, balenatest.Options{})
+	s.set("INJECTOR_LISTEN", "S3cret:80")
+	if out := s.want(int(exitFailed), "run"); strings.Contains(out, "S3cret") || !strings.Contains(out, "INJECTOR_LISTEN") {
+		t.Errorf("%s", out)
+	}
+	s.wantLive(0)
 }
 
 func TestCommandLine(t *testing.T) {

@@ -2,10 +2,11 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
+	"errors"
 	"net/http"
 	"net/url"
 	"os/exec"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -31,19 +32,30 @@ func (p *parser) notify(k *keySettings, v keyVariables) {
 	n.Command = p.command("INJECTOR_NOTIFY_COMMAND", v.NotifyCommand)
 	if len(n.Command) > 0 && !p.withoutFiles {
 		if _, err := exec.LookPath(n.Command[0]); err != nil {
-			p.fail("INJECTOR_NOTIFY_COMMAND", "cannot be run: "+err.Error(), "give a program in PATH or the path of one; for a shell's line, [\"sh\",\"-c\",\"…\"]")
+			p.fail("INJECTOR_NOTIFY_COMMAND", "names a program that cannot be run: "+withoutProgram(err), "give a program in PATH or the path of one; for a shell's line, [\"sh\",\"-c\",\"…\"]")
 		}
 	}
 	if v.NotifySignal != "" {
 		name, process, _ := strings.Cut(v.NotifySignal, ":")
 		sig, ok := signalNamed(name)
 		if n.Signal, n.Process = sig, process; !ok || process == "" || strings.Contains(process, "/") {
-			p.fail("INJECTOR_NOTIFY_SIGNAL", fmt.Sprintf("is %q", clip(v.NotifySignal)), "give SIGNAL:PROCESS, the name as `ps` shows it, such as HUP:nginx")
+			p.fail("INJECTOR_NOTIFY_SIGNAL", "is not a signal and a process", "give SIGNAL:PROCESS, the name as `ps` shows it, such as HUP:nginx")
 		}
 	}
 	if v.NotifyURL != "" {
 		p.notifyURL(n, v.NotifyURL)
 	}
+}
+
+// methodForm is what a method of HTTP looks like.
+var methodForm = regexp.MustCompile(`^[A-Z]+$`)
+
+// withoutProgram is why a program cannot be run, without what was given as its name.
+func withoutProgram(err error) string {
+	if e, ok := errors.AsType[*exec.Error](err); ok {
+		err = e.Err
+	}
+	return withoutPath(err).Error()
 }
 
 func (p *parser) notifyURL(n *notifySettings, text string) {
@@ -52,8 +64,8 @@ func (p *parser) notifyURL(n *notifySettings, text string) {
 		n.Method, n.URL = method, strings.TrimSpace(rest)
 	}
 	u, err := url.Parse(n.URL)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.ToUpper(n.Method) != n.Method {
-		p.fail("INJECTOR_NOTIFY_URL", fmt.Sprintf("is %q", clip(text)), "give a URL, or a method and a URL, such as PUT http://localhost:9090/-/reload")
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || !methodForm.MatchString(n.Method) {
+		p.fail("INJECTOR_NOTIFY_URL", "is not a request", "give a URL, or a method and a URL, such as PUT http://localhost:9090/-/reload")
 	}
 }
 

@@ -5,11 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
-	"os"
 	"slices"
+	"sync"
 
 	"github.com/balena-injector/injector/agent"
 	"github.com/balena-injector/injector/balena"
+	"github.com/balena-injector/injector/internal/rootdir"
 	"github.com/balena-injector/injector/render"
 )
 
@@ -22,48 +23,46 @@ func (a *app) orphans() ([]string, error) {
 	}), err
 }
 
-// revokeOrphans ends what the orphans name. What cannot be revoked stays in the journal for the next
-// start.
-func (a *app) revokeOrphans(stop context.Context) error {
+// endOrphans ends what the orphans name, with work for each. What cannot be revoked stays in the journal for the next
+// start, and is part of the error.
+func (a *app) endOrphans(work func(*agent.Agent) error) error {
 	slots, err := a.orphans()
-	for _, slot := range slots {
-		log := a.log.With("for", slot)
-		log.Info("revoking what is left of a key that is not configured any more")
-		if e := a.revokeOrphan(stop, slot, log); e != nil && stop.Err() == nil {
-			log.Warn("what is left of a key that is not configured any more could not be revoked; the next start tries again", "error", e)
-			err = errors.Join(err, e)
-		}
+	errs := make([]error, len(slots))
+	var all sync.WaitGroup
+	for i, slot := range slots {
+		all.Go(func() {
+			log := a.log.With("for", slot)
+			log.Info("revoking what is left of a key that is not configured any more")
+			errs[i] = a.endOrphan(slot, log, work)
+		})
 	}
-	return err
+	all.Wait()
+	return errors.Join(append(errs, err)...)
 }
 
-// revokeOrphan uses a client of its own: an agent that revokes hurries all requests of its client.
-func (a *app) revokeOrphan(stop context.Context, slot string, log *slog.Logger) error {
-	s := a.settings.Keys[0]
+// drainOrphans ends them beside the keys that are kept, for as long as that takes, or until stop.
+func (a *app) drainOrphans(stop, kill context.Context) error {
+	return a.endOrphans(func(orphan *agent.Agent) error { return orphan.Drain(stop, kill) })
+}
+
+func (a *app) endOrphan(slot string, log *slog.Logger, work func(*agent.Agent) error) error {
 	recorded, err := a.state.Recorded(slot)
 	if err != nil {
 		return err
 	}
-	for _, account := range a.settings.Accounts {
+	s, all := a.settings.Keys[0], a.settings
+	for _, account := range all.Accounts {
 		if account.Login == recorded.Login {
 			s.Account = account
 		}
 	}
-	client, err := balena.NewClient(a.settings.API)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	account, err := a.newAccount(client, s.Account)
-	if err != nil {
-		return err
-	}
 	budget := newBudget(s)
-	issuer := balena.NewIssuer(account, balena.IssuerConfig{Kind: s.Kind, Target: s.Target, Gate: budget})
-	orphan := agent.New(agent.Config{Issuer: issuer, Account: issuer, Publisher: render.New(render.Config{Outputs: leftovers(recorded), Dirs: a.dirs}), State: a.state, Slot: slot, Budget: budget, Times: s.Times,
-		Prefix: s.Prefix, URL: a.settings.API.URL, Login: s.Account.Login, Kind: s.Kind, Target: s.Target.String(),
-		InitTimeout: a.settings.InitTimeout, ShutdownTimeout: a.settings.InitTimeout, Log: log, Advise: advise})
-	if err := orphan.Revoke(stop, stop); err != nil {
+	issuer := balena.NewIssuer(a.accounts[s.Account], balena.IssuerConfig{Kind: s.Kind, Target: s.Target, Gate: budget})
+	orphan := agent.New(agent.Config{Issuer: issuer, Account: issuer, Publisher: render.New(render.Config{Outputs: leftovers(recorded), Dirs: a.dirs}),
+		State: a.state, Slot: slot, Budget: budget, Times: s.Times, Prefix: s.Prefix, URL: all.API.URL, Login: s.Account.Login,
+		Kind: s.Kind, Target: s.Target.String(), InitTimeout: all.InitTimeout, ShutdownTimeout: all.ShutdownTimeout, KeepOnExit: all.KeepOnExit,
+		Log: log, Advise: advise})
+	if err := work(orphan); err != nil {
 		return err
 	}
 	return a.state.Forget(slot)
@@ -74,11 +73,22 @@ func (a *app) revokeOrphan(stop context.Context, slot string, log *slog.Logger) 
 func leftovers(r agent.Recorded) []render.Output {
 	var list []render.Output
 	for _, path := range r.Outputs {
-		raw, err := os.ReadFile(path + ".json")
-		var info render.Info
-		if err == nil && json.Unmarshal(raw, &info) == nil && slices.Contains(r.Names, info.Name) {
+		if info, err := readInfo(path); err == nil && slices.Contains(r.Names, info.Name) {
 			list = append(list, render.Output{Path: path, Mode: 0o440, Owner: render.Keep})
 		}
 	}
 	return list
+}
+
+// maxInfo is how long an OUTPUT.json can be: an app may put anything in its place.
+const maxInfo = 64 << 10
+
+// readInfo reads what lies beside an output.
+func readInfo(output string) (render.Info, error) {
+	var info render.Info
+	raw, err := rootdir.ReadFile(output+".json", maxInfo)
+	if err == nil {
+		err = json.Unmarshal(raw, &info)
+	}
+	return info, err
 }

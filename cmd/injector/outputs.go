@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/balena-injector/injector/internal/rootdir"
 	"github.com/balena-injector/injector/render"
 )
 
@@ -35,8 +36,8 @@ func (p *parser) outputs(s *settings, k *keySettings, v keyVariables, supervisin
 	if p.withoutFiles {
 		v.Templates = withoutFiles(v.Templates)
 	}
-	for _, entry := range splitList(v.Templates) {
-		if o, ok := p.templateOutput(s, entry); ok {
+	for i, entry := range splitList(v.Templates) {
+		if o, ok := p.templateOutput(s, i+1, entry); ok {
 			if o.Owner = owner; o.Mode == 0 {
 				o.Mode = mode
 			}
@@ -50,17 +51,17 @@ func (p *parser) outputs(s *settings, k *keySettings, v keyVariables, supervisin
 
 const defaultOutput = "/secrets/balena-token"
 
-// templateOutput reads one entry of INJECTOR_TEMPLATES: SOURCE:DESTINATION[:MODE].
-func (p *parser) templateOutput(s *settings, entry string) (o render.Output, ok bool) {
+// templateOutput reads the nth entry of INJECTOR_TEMPLATES: SOURCE:DESTINATION[:MODE].
+func (p *parser) templateOutput(s *settings, n int, entry string) (o render.Output, ok bool) {
 	const variable = "INJECTOR_TEMPLATES"
 	before := len(p.problems)
 	parts := strings.Split(entry, ":")
 	if strings.Contains(entry, ";") || strings.Contains(entry, " ") {
-		p.fail(variable, fmt.Sprintf("has the entry %q", clip(entry)), "separate entries with commas, and nothing else")
+		p.fail(variable, fmt.Sprintf("has blanks or semicolons in entry %d", n), "separate entries with commas, and nothing else")
 		return o, false
 	}
 	if len(parts) < 2 || len(parts) > 3 {
-		p.fail(variable, fmt.Sprintf("has the entry %q", clip(entry)), "give SOURCE:DESTINATION or SOURCE:DESTINATION:MODE, such as dotenv:/secrets/app.env:0440")
+		p.fail(variable, fmt.Sprintf("has an entry %d without the right parts", n), "give SOURCE:DESTINATION or SOURCE:DESTINATION:MODE, such as dotenv:/secrets/app.env:0440")
 		return o, false
 	}
 	source, destination := parts[0], parts[1]
@@ -80,7 +81,7 @@ func (p *parser) templateOutput(s *settings, entry string) (o render.Output, ok 
 		if near := nearest(source, render.Presets()); near != "" {
 			fix = "did you mean " + near + "? Presets are " + strings.Join(render.Presets(), ", ")
 		}
-		p.fail(variable, fmt.Sprintf("names %q, which is neither a preset nor an absolute path", clip(source)), fix)
+		p.fail(variable, fmt.Sprintf("begins entry %d with neither a preset nor an absolute path", n), fix)
 	}
 	if len(parts) == 3 {
 		o.Mode = p.mode(variable, parts[2])
@@ -103,12 +104,26 @@ func (p *parser) templates(s *settings, v variables) {
 	s.Functions.Env = splitList(v.TemplateEnv)
 	for _, name := range s.Functions.Env {
 		if ours(name) {
-			p.fail("INJECTOR_TEMPLATE_ENV", "lists "+clip(name)+", which is the injector's own", "list the app's variables only")
+			p.fail("INJECTOR_TEMPLATE_ENV", "lists "+name+", which is the injector's own", "list the app's variables only")
 		}
 	}
 	if v.TemplateFiles != "" {
-		s.Functions.FilesDir = p.absolute("INJECTOR_TEMPLATE_FILES", v.TemplateFiles)
+		p.openFiles(s, p.absolute("INJECTOR_TEMPLATE_FILES", v.TemplateFiles))
 	}
+}
+
+// openFiles opens the directory that templates may include files from: what is checked is what is used later, whatever
+// takes the place of its path.
+func (p *parser) openFiles(s *settings, path string) {
+	if p.withoutFiles {
+		return
+	}
+	dir, err := rootdir.Open(path)
+	if err != nil {
+		p.fail("INJECTOR_TEMPLATE_FILES", "cannot be opened", withoutPath(err).Error())
+		return
+	}
+	s.Functions.Files = dir
 }
 
 // ours tells whether a variable is for the injector and nobody else: its settings and its
@@ -147,16 +162,16 @@ func (p *parser) places(s *settings, v variables, supervising bool) {
 
 // templateFiles checks that no template can include what only the injector may read.
 func (p *parser) templateFiles(s *settings) {
-	dir := s.Functions.FilesDir
-	if dir == "" {
+	if s.Functions.Files == nil {
 		return
 	}
-	if within("/proc", resolved(dir)) {
+	dir := s.Functions.Files.Real()
+	if within("/proc", dir) {
 		p.fail("INJECTOR_TEMPLATE_FILES", "is a directory from which environ can be read", "give one that holds the app's files only")
 		return
 	}
 	for _, private := range append([]string{s.StateDir, s.SessionCache, "/proc/self/environ"}, s.Files...) {
-		if private != "" && (within(dir, private) || within(resolved(dir), resolved(private)) || within(private, dir)) {
+		if private != "" && (within(dir, private) || within(dir, resolved(private)) || within(resolved(private), dir)) {
 			p.fail("INJECTOR_TEMPLATE_FILES", "is a directory from which "+private+" can be read", "keep what templates include apart from credentials and state")
 			return
 		}
@@ -251,9 +266,13 @@ func (p *parser) tokenVariables(text string) []string {
 			names = []string{"BALENA_TOKEN_" + strings.ToUpper(p.scope.key)}
 		}
 	}
-	for _, name := range names {
-		if !variableForm.MatchString(name) || ours(name) || meansMore(name) {
-			p.fail("INJECTOR_TOKEN_VARIABLES", fmt.Sprintf("names %q", clip(name)), "give names of variables that the app alone reads, such as BALENA_TOKEN")
+	for i, name := range names {
+		const fix = "give names of variables that the app alone reads, such as BALENA_TOKEN"
+		switch {
+		case !variableForm.MatchString(name):
+			p.fail("INJECTOR_TOKEN_VARIABLES", fmt.Sprintf("has an entry %d that is not a variable's name", i+1), fix)
+		case ours(name) || meansMore(name):
+			p.fail("INJECTOR_TOKEN_VARIABLES", "names "+name+", which has a meaning of its own", fix)
 		}
 	}
 	if len(names) == 0 {
@@ -301,7 +320,7 @@ func (p *parser) rotation(s *settings, text string) {
 	default:
 		sig, ok := signalNamed(text)
 		if !ok {
-			p.fail("INJECTOR_ON_ROTATION", fmt.Sprintf("is %q", clip(text)), "give restart, none, or a signal such as HUP")
+			p.fail("INJECTOR_ON_ROTATION", "is neither restart nor none nor a signal", "give restart, none, or a signal such as HUP")
 		}
 		s.SignalChild = sig
 	}

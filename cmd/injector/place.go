@@ -13,22 +13,29 @@ import (
 // stateDirOf returns the state directory for commands that only ask. The rest of the configuration
 // does not matter: a template that is wrong must not keep anybody from asking how things are.
 func stateDirOf(environ []string) (string, error) {
+	at, err := placeFor(environ)
+	return at.dir, err
+}
+
+// placeFor finds the place that a command which only asks is about.
+func placeFor(environ []string) (place, error) {
 	plain, err := placeOf(environ, false)
 	if err != nil || plain.explicit || exists(plain.dir) {
-		return plain.dir, err
+		return plain, err
 	}
 	// Nothing says where: exec has chosen a place by itself.
 	child, err := placeOf(environ, true)
 	if err != nil || exists(child.dir) {
-		return child.dir, err
+		return child, err
 	}
-	return plain.dir, nil
+	return plain, nil
 }
 
 // place is where the state lies, and whether the configuration says so.
 type place struct {
 	dir      string
 	explicit bool
+	outputs  []string // that the configuration names; empty: it leaves them to the default, or has none
 }
 
 // placeOf finds the place without looking at anything else.
@@ -38,15 +45,18 @@ func placeOf(environ []string, supervising bool) (place, error) {
 	}
 	p := &parser{withoutFiles: true}
 	s := p.all(environ, supervising)
-	explicit := os.Getenv("INJECTOR_STATE_DIR") != ""
+	at := place{explicit: os.Getenv("INJECTOR_STATE_DIR") != ""}
 	for _, k := range s.Keys {
 		of := scope{k.Key}
-		explicit = explicit || k.Key != "" || of.get("INJECTOR_OUTPUT") != "" || of.get("INJECTOR_TEMPLATES") != ""
+		if k.Key != "" || of.get("INJECTOR_OUTPUT") != "" || of.get("INJECTOR_TEMPLATES") != "" {
+			at.explicit, at.outputs = true, append(at.outputs, k.paths()...)
+		}
 	}
 	if s.StateDir == "" {
 		s.StateDir = filepath.Join(filepath.Dir(defaultOutput), ".injector")
 	}
-	return place{s.StateDir, explicit}, nil
+	at.dir = s.StateDir
+	return at, nil
 }
 
 // supervisedHere tells whether the state that is to be dealt with is that of an exec.

@@ -29,6 +29,7 @@ const become = "TEST_BECOME_INJECTOR"
 func TestMain(m *testing.M) {
 	if os.Getenv(become) != "" {
 		_ = os.Unsetenv(become)
+		denySystemCalls()
 		main()
 	}
 	flag.Parse()
@@ -103,9 +104,8 @@ func (s *stage) start(args ...string) *proc {
 	for name, value := range s.env {
 		p.cmd.Env = append(p.cmd.Env, name+"="+value)
 	}
-	if s.user != nil {
-		p.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.user}
-	}
+	// In a session of its own: without the terminal that whoever runs these tests may have.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: s.user}
 	p.cmd.WaitDelay = time.Second // a command of exec may live on, with our pipes
 	p.cmd.Stdout = &p.stdout
 	p.cmd.Stderr = io.MultiWriter(&p.stderr, s.log)
@@ -167,10 +167,10 @@ func (s *stage) want(code int, args ...string) string {
 	return out
 }
 
-// eventually waits for a condition that another process brings about.
+// eventually waits for a condition that another process brings about; for long, since many of them share the machine.
 func (s *stage) eventually(what string, holds func() bool) {
 	s.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if holds() {
 			return
 		}

@@ -1,11 +1,11 @@
 package main
 
 import (
-	"fmt"
 	"log/slog"
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -110,6 +110,9 @@ func (p *parser) api(s *settings, v variables) {
 	if v.CAFile == "" {
 		return
 	}
+	if p.absolute("INJECTOR_CA_FILE", v.CAFile); !filepath.IsAbs(v.CAFile) {
+		return
+	}
 	if s.API.CAs, err = readFile(v.CAFile); err != nil {
 		p.fail("INJECTOR_CA_FILE", "cannot be read", err.Error())
 	} else if _, err := balena.NewClient(balena.Config{URL: "https://localhost", CAs: s.API.CAs}); err != nil {
@@ -142,16 +145,16 @@ func (p *parser) process(s *settings, v variables) {
 	if s.Listen = v.Listen; s.Listen != "" {
 		_, port, err := net.SplitHostPort(s.Listen)
 		if _, e := net.LookupPort("tcp", port); err != nil || e != nil || port == "" {
-			p.fail("INJECTOR_LISTEN", fmt.Sprintf("is %q", clip(s.Listen)), "give HOST:PORT or :PORT, such as :9300")
+			p.fail("INJECTOR_LISTEN", "is not an address", "give HOST:PORT or :PORT, such as :9300")
 		}
 	}
 	s.KillAfter = p.duration("INJECTOR_KILL_AFTER", v.KillAfter, 0)
 	p.rotation(s, v.OnRotation)
 	if err := s.LogLevel.UnmarshalText([]byte(v.LogLevel)); err != nil {
-		p.fail("INJECTOR_LOG_LEVEL", fmt.Sprintf("is %q", clip(v.LogLevel)), "give debug, info, warn or error")
+		p.fail("INJECTOR_LOG_LEVEL", "is not a level", "give debug, info, warn or error")
 	}
 	s.LogJSON = strings.EqualFold(v.LogFormat, "json")
 	if !s.LogJSON && !strings.EqualFold(v.LogFormat, "text") {
-		p.fail("INJECTOR_LOG_FORMAT", fmt.Sprintf("is %q", clip(v.LogFormat)), "give text or json")
+		p.fail("INJECTOR_LOG_FORMAT", "is not a format", "give text or json")
 	}
 }

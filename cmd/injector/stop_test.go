@@ -37,7 +37,7 @@ func countPoints(t *testing.T, binary string) (points, requests int) {
 // stop. The numbers may grow.
 const (
 	leastStopPoints   = 110
-	leastStopRequests = 10
+	leastStopRequests = 9
 )
 
 // stopBudget is INJECTOR_SHUTDOWN_TIMEOUT, which nobody has set.

@@ -50,7 +50,8 @@ type parser struct {
 	withoutFiles bool
 }
 
-// fail notes a problem with a variable, under the name that it has been set with.
+// fail notes a problem with a variable, under the name that it has been set with. It is not told the value: anything can
+// have been pasted into the wrong variable, and the log is read by others.
 func (p *parser) fail(variable, rule, fix string) {
 	q := problem{p.scope.named(variable), rule, fix} // what is not set anywhere keeps its shared name
 	if !slices.Contains(p.problems, q) {             // what is shared is read for each key
@@ -62,9 +63,9 @@ func (p *parser) duration(variable, text string, least time.Duration) time.Durat
 	d, err := parseDuration(text)
 	switch {
 	case err != nil:
-		p.fail(variable, fmt.Sprintf("is %q, which is no duration", clip(text)), "give a number with a unit, such as 90s, 15m, 1h or 7d")
+		p.fail(variable, "is not a duration", "give a number with a unit, such as 90s, 15m, 1h or 7d")
 	case d < least || d > maxDuration:
-		p.fail(variable, fmt.Sprintf("is %s", clip(text)), fmt.Sprintf("give %s to 365d", short(least)))
+		p.fail(variable, "is "+short(d), fmt.Sprintf("give %s to 365d", short(least)))
 	}
 	return d
 }
@@ -84,14 +85,6 @@ func parseDuration(text string) (time.Duration, error) {
 	return d + more, err
 }
 
-// clip shortens a value for an error; settings are no secrets, but may be pasted in wrong.
-func clip(text string) string {
-	if len(text) > 24 {
-		return text[:12] + "…"
-	}
-	return text
-}
-
 // short writes a duration without its zero parts.
 func short(d time.Duration) string {
 	s := d.String()
@@ -107,14 +100,14 @@ func short(d time.Duration) string {
 func (p *parser) boolean(variable, text string) bool {
 	b, err := strconv.ParseBool(text)
 	if err != nil {
-		p.fail(variable, fmt.Sprintf("is %q", clip(text)), "give true or false")
+		p.fail(variable, "is neither true nor false", "give true or false")
 	}
 	return b
 }
 
 func (p *parser) absolute(variable, path string) string {
 	if !filepath.IsAbs(path) || strings.HasSuffix(path, "/") {
-		p.fail(variable, fmt.Sprintf("is %q, which is no absolute path of a file", path), "start it with / and end it with a name")
+		p.fail(variable, "is not the absolute path of a file", "start it with / and end it with a name")
 	}
 	return filepath.Clean(path)
 }
@@ -122,7 +115,7 @@ func (p *parser) absolute(variable, path string) string {
 func (p *parser) mode(variable, text string) fs.FileMode {
 	n, err := strconv.ParseUint(text, 8, 32)
 	if err != nil || len(text) < 3 || n > 0o777 || n&0o400 == 0 || n&0o002 != 0 {
-		p.fail(variable, fmt.Sprintf("is %q", clip(text)), "give three or four octal digits with which the owner can read and others cannot write, such as 0440")
+		p.fail(variable, "is not a mode that can be used", "give three or four octal digits with which the owner can read and others cannot write, such as 0440")
 	}
 	return fs.FileMode(n)
 }
@@ -142,7 +135,7 @@ func (p *parser) owner(text string) render.Owner {
 	}
 	owner := render.Owner{UID: id(uid), GID: id(gid)}
 	if !ok {
-		p.fail("INJECTOR_OUTPUT_OWNER", fmt.Sprintf("is %q", clip(text)), "give numbers as uid:gid, such as 1000:1000 or :1000")
+		p.fail("INJECTOR_OUTPUT_OWNER", "is not an owner", "give numbers as uid:gid, such as 1000:1000 or :1000")
 	}
 	return owner
 }
@@ -150,11 +143,16 @@ func (p *parser) owner(text string) render.Owner {
 // readFile reads a small file, with errors for people.
 func readFile(path string) ([]byte, error) {
 	data, err := rootdir.ReadFile(path, 1<<20)
-	if p, ok := errors.AsType[*fs.PathError](err); ok {
-		err = p.Err
-	}
 	if err != nil {
-		return nil, fmt.Errorf("file %s: %w", path, err)
+		return nil, fmt.Errorf("file %s: %w", path, withoutPath(err))
 	}
 	return data, nil
+}
+
+// withoutPath drops what the os package puts before an error: the variable says it already.
+func withoutPath(err error) error {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		return p.Err
+	}
+	return err
 }

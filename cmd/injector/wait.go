@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -112,10 +111,9 @@ func unpublished(outputs []render.Output, now time.Time) string {
 		if err != nil || info.Size() == 0 {
 			return o.Path + " is not there yet"
 		}
-		raw, err := os.ReadFile(o.Path + ".json")
-		var about render.Info
+		about, err := readInfo(o.Path)
 		switch {
-		case err != nil || json.Unmarshal(raw, &about) != nil || about.Generation < 1:
+		case err != nil || about.Generation < 1:
 			return o.Path + ".json is not there yet"
 		case about.Changing:
 			return o.Path + " is being replaced"

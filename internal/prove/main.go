@@ -17,7 +17,7 @@ import (
 
 // runs are the arguments of `go test`, one run a line.
 var runs = []string{
-	"./agent -run TestFaultMatrix|TestDaysOfRandomFailures|TestNoSecretInTheLog|TestManyAgents -long -timeout 60m",
+	"./agent -run TestFaultMatrix|TestDaysOfRandomFailures|TestNoSecretInTheLog|TestManyAgents|TestOutagesThatEndInTime -long -timeout 60m",
 	"./cmd/injector -run TestCrashMatrix|TestStopMatrix|TestAPanicShowsNoSecret|TestNothingShowsASecret -timeout 20m",
 	"./render -run TestReadersSeeWholeValues",
 	"./balena -run ^$ -fuzz ^FuzzSession$ -fuzztime 20000x",
