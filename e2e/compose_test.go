@@ -25,8 +25,9 @@ func (p *project) wantPromptStart(app string) {
 	}
 	after := p.started(app).Sub(published)
 	p.t.Logf("%s started %v after the publication", app, after)
-	if after < 0 || after > 3*time.Second {
-		p.t.Errorf("%s started %v after the publication, want 0 to 3 s", app, after)
+	// Two seconds lie between the health checks; the rest is the engine's, on a machine that may be busy.
+	if after < 0 || after > 4*time.Second {
+		p.t.Errorf("%s started %v after the publication, want 0 to 4 s", app, after)
 	}
 }
 
@@ -74,6 +75,8 @@ func TestKillSidecarBesideApp(t *testing.T) {
 	p := newProject(t, "compose.yaml", "injector")
 	p.up()
 	key, token := p.wantLive(1)[0], p.read("app", "/secrets/balena-token")
+	reads := p.readAllTheTime(token)
+	defer func() { t.Logf("the app read its token %d times", reads()) }()
 	for range 3 {
 		sh(t, "docker", "kill", "-s", "KILL", p.container("injector"))
 		if p.read("app", "/secrets/balena-token") != token {
@@ -109,21 +112,50 @@ func TestKillSidecarBeforeApp(t *testing.T) {
 	})
 }
 
+// One command, and then what anybody would do: another container in the place of the old one, and a plain restart.
 func TestUpgradeSidecarBesideApp(t *testing.T) {
 	t.Parallel()
 	p := newProject(t, "compose.yaml", "injector")
 	p.up()
 	token, began, old := p.read("app", "/secrets/balena-token"), p.started("app"), p.container("injector")
-	sh(t, "docker", "update", "--restart=no", old)
-	p.compose("kill", "-s", "SIGQUIT", "injector")
-	p.eventually("the old injector's end", 10*time.Second, func() bool { return p.inspect("injector", "{{.State.Running}}") == "false" })
+	reads := p.readAllTheTime(token)
+	handOver := func() { p.compose("exec", "-T", "injector", "/injector", "handover") }
+	handOver()
 	p.set["INJECTOR_LOG_FORMAT"] = "json" // another injector than before
 	p.compose("up", "-d", "--no-deps", "injector")
 	p.saysEventually("injector", "adopted")
+	upgraded := p.container("injector")
+	handOver()
+	p.compose("restart", "injector")
+	p.eventually("the restarted injector", 20*time.Second, func() bool { return strings.Count(p.logs("injector"), "adopting the key") == 2 })
 	p.wantLive(1)
-	if p.container("injector") == old || p.read("app", "/secrets/balena-token") != token || !p.started("app").Equal(began) {
-		t.Error("the upgrade replaced nothing, or the token, or restarted the app")
+	if upgraded == old || p.container("injector") != upgraded || !p.started("app").Equal(began) {
+		t.Error("the upgrade replaced nothing, or restarted the app")
 	}
+	if n := reads(); n < 10 {
+		t.Errorf("the app read its token %d times", n)
+	}
+}
+
+// readAllTheTime has the app read its token until the function is called that it returns, which tells how often. Each
+// time it must be that token.
+func (p *project) readAllTheTime(token string) (stop func() int) {
+	p.t.Helper()
+	ended, n := make(chan struct{}), make(chan int)
+	go func() {
+		for count := 0; ; count++ {
+			select {
+			case <-ended:
+				n <- count
+				return
+			default:
+			}
+			if got, err := p.in("app", "cat /secrets/balena-token"); err != nil || got != token {
+				p.t.Errorf("the app read %d bytes: %v", len(got), err)
+			}
+		}
+	}()
+	return func() int { close(ended); return <-n }
 }
 
 func TestRestartApp(t *testing.T) {

@@ -158,12 +158,34 @@ func TestClusterSidecar(t *testing.T) {
 	if out, err := h.c.ctr("tasks", "kill", "-s", "SIGKILL", strings.TrimPrefix(id, "containerd://")).CombinedOutput(); err != nil {
 		t.Fatal(err, string(out))
 	}
+	token = h.token()
 	h.eventually("the restarted sidecar", 60*time.Second, func() bool {
+		if now := h.token(); now != token {
+			t.Fatalf("the app reads %d bytes", len(now))
+		}
 		out := h.must("get", "pod", pod, "-o", "jsonpath={.status.initContainerStatuses[0].restartCount} {.status.initContainerStatuses[0].ready} {.status.containerStatuses[0].restartCount}")
 		return out == "1 true 0"
 	})
 	if h.wantLive(1)[0].ID != key.ID || h.mints() != 2 {
 		t.Error("the restarted sidecar made another key")
+	}
+
+	// SIGTERM to the sidecar alone, as when its image is changed in place: after the command that asks for it, the next
+	// one adopts.
+	token = h.token()
+	h.must("exec", pod, "-c", "injector", "--", "/injector", "handover")
+	id = h.must("get", "pod", pod, "-o", "jsonpath={.status.initContainerStatuses[0].containerID}")
+	if out, err := h.c.ctr("tasks", "kill", "-s", "SIGTERM", strings.TrimPrefix(id, "containerd://")).CombinedOutput(); err != nil {
+		t.Fatal(err, string(out))
+	}
+	h.eventually("the restarted sidecar, once more", 90*time.Second, func() bool {
+		if now := h.token(); now != token {
+			t.Fatalf("the app reads %d bytes", len(now))
+		}
+		return h.must("get", "pod", pod, "-o", "jsonpath={.status.initContainerStatuses[0].restartCount} {.status.initContainerStatuses[0].ready}") == "2 true"
+	})
+	if h.wantLive(1)[0].ID != key.ID || h.mints() != 2 {
+		t.Error("the sidecar that took over made another key")
 	}
 	h.removed()
 }

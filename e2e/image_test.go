@@ -2,12 +2,14 @@ package e2e
 
 import (
 	"debug/elf"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestImage(t *testing.T) {
@@ -31,6 +33,34 @@ func TestImage(t *testing.T) {
 	if out := sh(t, "docker", "run", "--rm", "--read-only", "--cap-drop=ALL", "--user=4711:4711", "--network=none", image, "version"); out == "" {
 		t.Error("no version")
 	}
+}
+
+// TestTmpfsOfTheReadme restarts a container with the README's own options ten times: each start finds its directory
+// writable, and mints, since the memory is gone. The engine doubles its pause each time, to a minute in the end.
+func TestTmpfsOfTheReadme(t *testing.T) {
+	t.Parallel()
+	engine(t)
+	api := sh(t, "docker", "run", "-d", "--entrypoint", "/standin", demoImage, "-listen", ":8990")
+	t.Cleanup(func() { _ = exec.Command("docker", "rm", "-f", api).Run() })
+	s := &standin{t, func() string { return sh(t, "docker", "inspect", "-f", "{{.NetworkSettings.IPAddress}}", api) }}
+	id := sh(t, "docker", "run", "-d", "--tmpfs", "/secrets", "--restart", "on-failure", "-e", "BALENA_API_URL="+s.url(""), "-e", "INJECTOR_ALLOW_HTTP=true",
+		"-e", "BALENA_USERNAME=injector", "-e", "BALENA_PASSWORD="+password, "-e", "INJECTOR_TTL=20s", image)
+	t.Cleanup(func() { _ = exec.Command("docker", "rm", "-f", id).Run() })
+	for n := range 11 {
+		s.eventually("a healthy injector", 80*time.Second, func() bool {
+			return sh(t, "docker", "inspect", "-f", "{{.RestartCount}} {{.State.Status}}", id) == fmt.Sprintf("%d running", n) &&
+				exec.Command("docker", "exec", id, "/injector", "healthcheck").Run() == nil
+		})
+		if n < 10 { // its first process, as a crash would
+			sh(t, "kill", "-9", sh(t, "docker", "inspect", "-f", "{{.State.Pid}}", id))
+		}
+	}
+	if log := sh(t, "docker", "logs", id); strings.Contains(log, "permission denied") {
+		t.Error(log)
+	}
+	sh(t, "docker", "stop", id)
+	time.Sleep(20 * time.Second) // the keys of the lives that were killed
+	s.wantLive(0)
 }
 
 // content copies a file out of an image.

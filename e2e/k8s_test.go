@@ -208,8 +208,11 @@ func checkContainer(t *testing.T, c *corev1.Container) {
 		t.Errorf("%s: without a tag the image would be pulled each time", c.Name)
 	}
 	always := c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
-	if always && (c.StartupProbe == nil || c.ReadinessProbe == nil || c.LivenessProbe == nil) {
-		t.Errorf("%s: a native sidecar without all probes", c.Name)
+	if always && (c.StartupProbe == nil || c.ReadinessProbe == nil) {
+		t.Errorf("%s: a native sidecar without its probes", c.Name)
+	}
+	if injects && c.LivenessProbe != nil { // its SIGTERM would revoke the token of a running app
+		t.Errorf("%s has a liveness probe", c.Name)
 	}
 }
 

@@ -166,6 +166,8 @@ func (p *pod) run(c *corev1.Container) {
 		mount := p.name + "-" + m.Name + ":" + m.MountPath
 		if m.ReadOnly {
 			mount += ":ro"
+		} else {
+			mount += ":nocopy" // a kubelet copies nothing of the image into a volume, nor its mode
 		}
 		args = append(args, "-v", mount)
 	}
@@ -227,7 +229,7 @@ func (p *pod) ready() {
 	for _, containers := range [][]corev1.Container{p.spec.InitContainers, p.spec.Containers} {
 		for i := range containers {
 			c := &containers[i]
-			for _, probe := range []*corev1.Probe{c.StartupProbe, c.ReadinessProbe, c.LivenessProbe} {
+			for _, probe := range []*corev1.Probe{c.StartupProbe, c.ReadinessProbe} {
 				if probe != nil {
 					p.eventually(c.Name+" is ready", 20*time.Second, func() bool { return p.probe(c, probe) })
 				}
