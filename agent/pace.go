@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// ErrMayRestart as the cause of the stop context's end says that whoever started this process will probably do so again
+// ErrMayRestart as the cause of the stop context's end says that what started this process will probably do so again
 // at once, as a platform does when a command has failed: the pace of mints goes on over the starts.
 var ErrMayRestart = errors.New("it may be started again at once")
 

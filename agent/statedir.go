@@ -141,7 +141,7 @@ func (s *StateDir) Replace(name string, data []byte, mode fs.FileMode) error {
 
 // Follow sees to it that the open directory is the one at the path. If the volume was mounted again
 // or somebody removed the directory, it opens (and makes) what is there and locks it: a journal that
-// nobody would find is no record. The old one is closed: whoever is using it gets os.ErrClosed. It returns how often
+// nobody would find is no record. The old one is closed: a caller that still uses it gets os.ErrClosed. It returns how often
 // there was another directory; each time all journals must be written again.
 func (s *StateDir) Follow() (renewals int, err error) {
 	s.following.Lock()

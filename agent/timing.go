@@ -37,7 +37,7 @@ const (
 // [0, 1), drawn once per key. It makes an extension earlier, never later.
 func (t Times) jitterFor(u float64) time.Duration { return time.Duration(u * float64(t.TTL) / 6) }
 
-// firstLife is how long the key of an Init lives at most, unless whoever takes it over extends it: a pod that is deleted
+// firstLife is how long the key of an Init lives at most, unless the sidecar that takes it over extends it: a pod that is deleted
 // before that cannot revoke it.
 const firstLife = 15 * time.Minute
 

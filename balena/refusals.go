@@ -16,7 +16,7 @@ import (
 // loop with a wrong password would get there in a minute, so refusals are remembered across
 // restarts. One password gets maxSame of the maxRefusals, so that a corrected one finds room; and those are spread over
 // the hour, since a password may be changed and changed back. A person who asks for it gets more, up to maxAsked: two
-// are left to whoever logs in by hand.
+// are left to the person who logs in by hand.
 const (
 	maxRefusals   = 5
 	maxSame       = 3

@@ -116,7 +116,7 @@ func (i *Issuer) ours(ctx context.Context, k key.Key, found []row) ([]row, error
 		return first, nil // a journal on a disk: there is nothing to ask
 	}
 	if now, known := i.client.Now(); known && first[0].Expiry != nil && first[0].Expiry.Before(now) {
-		return nil, nil // whoever made it, nothing of it lives
+		return nil, nil // nothing of it lives
 	}
 	if k.Secret.IsZero() {
 		return nil, &Error{Class: key.Wrong, Op: "tell whose key it is", Reason: "a key named " + k.Name + " is listed, and nothing proves that it is ours"}

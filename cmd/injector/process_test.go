@@ -104,7 +104,7 @@ func (s *stage) start(args ...string) *proc {
 	for name, value := range s.env {
 		p.cmd.Env = append(p.cmd.Env, name+"="+value)
 	}
-	// In a session of its own: without the terminal that whoever runs these tests may have.
+	// In a session of its own: without the terminal that the person who runs these tests may have.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: s.user}
 	p.cmd.WaitDelay = time.Second // a command of exec may live on, with our pipes
 	p.cmd.Stdout = &p.stdout

@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// maxConns is how many connections a listener has at most. A connection costs some 10 kB, and whoever can reach the
+// maxConns is how many connections a listener has at most. A connection costs some 10 kB, and everybody who can reach the
 // address can open thousands.
 const maxConns = 32
 
