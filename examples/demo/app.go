@@ -23,7 +23,8 @@ type app struct {
 	tokens   map[string]bool
 	bad      int
 	firstBad string
-	gap      bool // a key was deleted, and the replacement was not seen yet
+	last     string // the last token that worked
+	dead     string // the token whose key was deleted, until another one works
 }
 
 func startApp(d *demo) *app {
@@ -63,10 +64,13 @@ func (a *app) read() {
 			a.tokens[string(raw)] = true
 			a.demo.story.say("app", "token number %d works", len(a.tokens))
 		}
-		a.gap = false
+		a.last = string(raw)
+		if a.last != a.dead { // a read may have begun before the deletion
+			a.dead = ""
+		}
 		return
 	}
-	if !a.gap {
+	if a.dead == "" {
 		if a.bad++; a.bad == 1 {
 			a.firstBad = problem
 		}
@@ -86,18 +90,18 @@ func whoami(url, token string) (int, error) {
 	return resp.StatusCode, resp.Body.Close()
 }
 
-// expectGap forgives bad reads until the next good one: a key is about to be deleted.
+// expectGap forgives bad reads until another token works: the key of the last one is about to be deleted.
 func (a *app) expectGap() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.gap = true
+	a.dead = a.last
 }
 
 // awaitGood waits until the app has read a good token again.
 func (a *app) awaitGood(ctx context.Context) error {
 	for {
 		a.mu.Lock()
-		gap := a.gap
+		gap := a.dead != ""
 		a.mu.Unlock()
 		if !gap {
 			return nil
