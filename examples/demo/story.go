@@ -55,9 +55,6 @@ func (s *story) retell(who string, line []byte) {
 	var more []string
 	for _, name := range []string{"key", "generation", "next_extension_in", "old_key_lives_for", "output", "error"} {
 		if v, ok := e[name]; ok {
-			if d, isDuration := v.(float64); isDuration && strings.HasSuffix(name, "_in") || strings.HasSuffix(name, "_for") {
-				v = time.Duration(d).String()
-			}
 			more = append(more, fmt.Sprintf("%s %v", strings.ReplaceAll(name, "_", " "), v))
 		}
 	}
