@@ -7,8 +7,9 @@ import (
 	"github.com/balena-injector/injector/key"
 )
 
-// Issuer makes and ends keys. A request may take as long as key.TryTimeout of its context says. Failures are key.Failures; what each class means for a method is
-// said there. An Issuer must count every request against the agent's Budget.
+// Issuer makes and ends keys. A request may take as long as key.TryTimeout of its context says. Failures are
+// key.Failures; what each class means for a method is said there. An Issuer must count every request against the
+// agent's Budget.
 type Issuer interface {
 	// Mint creates k, or finds (existed) that an earlier call did. It is called with the same
 	// name and secret until it succeeds. The secret returned is the one that counts. Any class of

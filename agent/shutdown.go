@@ -50,7 +50,8 @@ func (a *Agent) shutdown(why string) error {
 
 // removeOutputs removes them before anything is revoked, unless that takes so long that nothing would be.
 func (a *Agent) removeOutputs() error {
-	ctx, cancel := context.WithTimeoutCause(a.kill, a.shutdownBudget()/3, errors.New("removing the outputs takes too long: their disk is slow"))
+	ctx, cancel := context.WithTimeoutCause(a.kill, a.shutdownBudget()/3,
+		errors.New("removing the outputs takes too long: their disk is slow"))
 	defer cancel()
 	return beside(ctx, a.cfg.Publisher.Remove)
 }

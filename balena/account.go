@@ -263,7 +263,8 @@ func (a *Account) prove(ctx context.Context, g Gate) error {
 		a.set(a.before)
 		if a.before = nil; a.session != nil {
 			a.fails(err)
-			a.log.Error("the session token that was given is not accepted; the one before it is used as long as it can be", "expires", a.session.expires)
+			a.log.Error("the session token that was given is not accepted; the one before it is used as long as it can be",
+				"expires", a.session.expires)
 		}
 		return nil
 	case err != nil:

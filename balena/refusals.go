@@ -106,7 +106,8 @@ func (t tries) String() string {
 	if t.left == 0 {
 		return fmt.Sprintf("no try of this hour is left for %s, %s", forPeople(t.wait), why)
 	}
-	return fmt.Sprintf("another one is tried at once, this one in %s; %d of %d tries of this hour are left, %s", forPeople(t.wait), t.left, maxRefusals, why)
+	return fmt.Sprintf("another one is tried at once, this one in %s; %d of %d tries of this hour are left, %s",
+		forPeople(t.wait), t.left, maxRefusals, why)
 }
 
 // forPeople writes a duration in minutes, or in seconds if it is short.

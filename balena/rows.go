@@ -119,7 +119,8 @@ func (i *Issuer) ours(ctx context.Context, k key.Key, found []row) ([]row, error
 		return nil, nil // nothing of it lives
 	}
 	if k.Secret.IsZero() {
-		return nil, &Error{Class: key.Wrong, Op: "tell whose key it is", Reason: "a key named " + k.Name + " is listed, and nothing proves that it is ours"}
+		return nil, &Error{Class: key.Wrong, Op: "tell whose key it is",
+			Reason: "a key named " + k.Name + " is listed, and nothing proves that it is ours"}
 	}
 	return i.oursIfAccepted(ctx, k, first)
 }
@@ -137,7 +138,8 @@ func (i *Issuer) oursIfAccepted(ctx context.Context, k key.Key, first []row) ([]
 	case known && !k.Minted.IsZero() && now.Sub(k.Minted) > knownEverywhere:
 		return nil, nil
 	}
-	return nil, &Error{Class: key.Outage, Op: "tell whose key it is", Reason: "a key named " + k.Name + " is listed, and the server does not accept its secret yet"}
+	return nil, &Error{Class: key.Outage, Op: "tell whose key it is",
+		Reason: "a key named " + k.Name + " is listed, and the server does not accept its secret yet"}
 }
 
 const (

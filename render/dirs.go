@@ -35,7 +35,7 @@ func (d *Dirs) Close() error {
 	return err
 }
 
-// get returns the open directory, opening it again if the path leads to another by now, and closes the old one: whoever
+// get returns the open directory, opening it again if the path leads to another by now, and closes the old one: what
 // is writing there fails, and tries again.
 func (d *Dirs) get(path string) (*rootdir.Dir, error) {
 	return d.keep(path, d.checkMemory, func() (*rootdir.Dir, error) { return rootdir.Open(path) })

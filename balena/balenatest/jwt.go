@@ -79,7 +79,8 @@ func (s *Server) SessionLike(other *Server, u *User) string {
 	other.mu.Lock()
 	defer other.mu.Unlock()
 	now := other.now()
-	return s.sign(claims{ID: u.ID, Secret: u.jwtSecret, AuthTime: now.UnixMilli(), Issued: now.Unix(), Expires: now.Add(s.opts.SessionLife).Unix()})
+	return s.sign(claims{ID: u.ID, Secret: u.jwtSecret, AuthTime: now.UnixMilli(), Issued: now.Unix(),
+		Expires: now.Add(s.opts.SessionLife).Unix()})
 }
 
 // PendingSession returns a session of a login just now that waits for its second factor.

@@ -142,7 +142,8 @@ func (s *Server) matching(q query, u *User) []*Key {
 }
 
 func (s *Server) keyRow(k *Key) fields {
-	row := fields{"id": k.ID, "name": k.Name, "description": nil, "expiry_date": nil, "created_at": stamp(k.Created.Add(s.opts.DatabaseAhead)), "is_of__actor": k.Target + 10000}
+	row := fields{"id": k.ID, "name": k.Name, "description": nil, "expiry_date": nil,
+		"created_at": stamp(k.Created.Add(s.opts.DatabaseAhead)), "is_of__actor": k.Target + 10000}
 	if k.Description != "" {
 		row["description"] = k.Description
 	}

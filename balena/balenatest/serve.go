@@ -181,7 +181,8 @@ func (s *Server) cut(w http.ResponseWriter, kind string, r *http.Request) {
 func (s *Server) note(kind string, r *http.Request, status int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.seen = append(s.seen, Request{At: time.Now(), Kind: kind, Method: r.Method, Path: r.URL.Path, URI: r.RequestURI, Status: status, Client: r.UserAgent()})
+	s.seen = append(s.seen, Request{At: time.Now(), Kind: kind, Method: r.Method, Path: r.URL.Path, URI: r.RequestURI,
+		Status: status, Client: r.UserAgent()})
 }
 
 // kindOf names a request as balena.Kinds does.

@@ -32,7 +32,8 @@ func (p *parser) notify(k *keySettings, v keyVariables) {
 	n.Command = p.command("INJECTOR_NOTIFY_COMMAND", v.NotifyCommand)
 	if len(n.Command) > 0 && !p.withoutFiles {
 		if _, err := exec.LookPath(n.Command[0]); err != nil {
-			p.fail("INJECTOR_NOTIFY_COMMAND", "names a program that cannot be run: "+withoutProgram(err), "give a program in PATH or the path of one; for a shell's line, [\"sh\",\"-c\",\"…\"]")
+			p.fail("INJECTOR_NOTIFY_COMMAND", "names a program that cannot be run: "+withoutProgram(err),
+				"give a program in PATH or the path of one; for a shell's line, [\"sh\",\"-c\",\"…\"]")
 		}
 	}
 	if v.NotifySignal != "" {

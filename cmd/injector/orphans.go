@@ -58,8 +58,9 @@ func (a *app) endOrphan(slot string, log *slog.Logger, work func(*agent.Agent) e
 	}
 	budget := newBudget(s)
 	issuer := balena.NewIssuer(a.accounts[s.Account], balena.IssuerConfig{Kind: s.Kind, Target: s.Target, Gate: budget})
-	orphan := agent.New(agent.Config{Issuer: issuer, Account: issuer, Publisher: render.New(render.Config{Outputs: leftovers(recorded), Dirs: a.dirs}),
-		State: a.state, Slot: slot, Budget: budget, Times: s.Times, Prefix: s.Prefix, URL: all.API.URL, Login: s.Account.Login,
+	orphan := agent.New(agent.Config{Issuer: issuer, Account: issuer,
+		Publisher: render.New(render.Config{Outputs: leftovers(recorded), Dirs: a.dirs}),
+		State:     a.state, Slot: slot, Budget: budget, Times: s.Times, Prefix: s.Prefix, URL: all.API.URL, Login: s.Account.Login,
 		Kind: s.Kind, Target: s.Target.String(), InitTimeout: all.InitTimeout, ShutdownTimeout: all.ShutdownTimeout, KeepOnExit: all.KeepOnExit,
 		Log: log, Advise: advise})
 	if err := work(orphan); err != nil {

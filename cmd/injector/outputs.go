@@ -61,7 +61,8 @@ func (p *parser) templateOutput(s *settings, n int, entry string) (o render.Outp
 		return o, false
 	}
 	if len(parts) < 2 || len(parts) > 3 {
-		p.fail(variable, fmt.Sprintf("has an entry %d without the right parts", n), "give SOURCE:DESTINATION or SOURCE:DESTINATION:MODE, such as dotenv:/secrets/app.env:0440")
+		p.fail(variable, fmt.Sprintf("has an entry %d without the right parts", n),
+			"give SOURCE:DESTINATION or SOURCE:DESTINATION:MODE, such as dotenv:/secrets/app.env:0440")
 		return o, false
 	}
 	source, destination := parts[0], parts[1]

@@ -93,7 +93,8 @@ func (p *parser) keyNames(text string) []string {
 	for i, name := range splitList(text) {
 		switch {
 		case !keyNameForm.MatchString(name):
-			p.fail("INJECTOR_KEYS", fmt.Sprintf("has an entry %d that cannot be a key's name", i+1), "names are up to 20 lower case letters and digits, the first a letter")
+			p.fail("INJECTOR_KEYS", fmt.Sprintf("has an entry %d that cannot be a key's name", i+1),
+				"names are up to 20 lower case letters and digits, the first a letter")
 		case slices.Contains(list, name):
 			p.fail("INJECTOR_KEYS", "names "+name+" twice", "")
 		case ambiguous(name) != "":

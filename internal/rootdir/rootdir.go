@@ -35,7 +35,7 @@ type Owner struct{ UID, GID int }
 // Keep leaves a new file to the user and group that made it.
 var Keep = Owner{-1, -1}
 
-// Open opens the directory at path, which must exist. Links in the path are followed as they are now: whoever
+// Open opens the directory at path, which must exist. Links in the path are followed as they are now: who
 // configured it has made them. See Reopen for later.
 func Open(path string) (*Dir, error) {
 	real, err := filepath.EvalSymlinks(path)
@@ -63,7 +63,8 @@ func (d *Dir) Reopen() (*Dir, error) {
 		return nil, err
 	}
 	if now.real != d.real {
-		return nil, errors.Join(fmt.Errorf("%s leads to %s through a link, and led to %s when it was opened first: a restart follows it", d.path, now.real, d.real), now.Close())
+		return nil, errors.Join(fmt.Errorf("%s leads to %s through a link, and led to %s when it was opened first: a restart follows it",
+			d.path, now.real, d.real), now.Close())
 	}
 	return now, nil
 }
