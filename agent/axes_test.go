@@ -145,7 +145,7 @@ func TestOthersOfTheSameName(t *testing.T) {
 // TestWhereAnOutageEnds ends one at many places around a key's expiry. The app is refused from the expiry until the end
 // of the outage, and for a few seconds more at most.
 func TestWhereAnOutageEnds(t *testing.T) {
-	slowly := outage{"503, and slow after that", outages()[1].begin, func(s *balenatest.Server) {
+	slowly := outage{"503, and slow after that", outages()[2].begin, func(s *balenatest.Server) {
 		s.Heal()
 		s.Fail(balenatest.Fault{Pass: true, Delay: 1500 * time.Millisecond, For: time.Minute})
 	}}

@@ -25,6 +25,7 @@ func outages() []outage {
 	heal := func(s *balenatest.Server) { s.Heal() }
 	return []outage{
 		{"reset", func(s *balenatest.Server, _ time.Time) { s.SetRestarting(true) }, func(s *balenatest.Server) { s.SetRestarting(false) }},
+		{"refused", func(s *balenatest.Server, _ time.Time) { s.SetRefusing(true) }, func(s *balenatest.Server) { s.SetRefusing(false) }},
 		{"503", func(s *balenatest.Server, until time.Time) { s.Fail(balenatest.Fault{Status: 503, Until: until}) }, heal},
 		{"no database", func(s *balenatest.Server, _ time.Time) { s.SetDown(true) }, func(s *balenatest.Server) { s.SetDown(false) }},
 		{"silence", func(s *balenatest.Server, until time.Time) { s.Fail(balenatest.Fault{Hang: true, Until: until}) }, heal},

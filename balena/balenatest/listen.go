@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"syscall"
 	"testing"
 )
 
@@ -29,7 +30,15 @@ func (s *Server) Pipe(t testing.TB) (url string, dial func(ctx context.Context, 
 	t.Helper()
 	l := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
 	s.serve(t, l)
-	return "http://127.0.0.1", l.dial
+	return "http://127.0.0.1", func(ctx context.Context, network, addr string) (net.Conn, error) {
+		s.mu.Lock()
+		refuses := s.refuses
+		s.mu.Unlock()
+		if refuses {
+			return nil, &net.OpError{Op: "dial", Net: network, Err: syscall.ECONNREFUSED}
+		}
+		return l.dial(ctx, network, addr)
+	}
 }
 
 func (s *Server) serve(t testing.TB, l net.Listener) {

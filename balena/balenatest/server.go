@@ -67,6 +67,7 @@ type Server struct {
 	bearers map[string]bool
 	down    bool
 	away    bool
+	refuses bool
 	shift   time.Duration
 	limit   limit
 	pending sync.WaitGroup // effects that come later
@@ -244,6 +245,13 @@ func (s *Server) SetRestarting(away bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.away = away
+}
+
+// SetRefusing makes the server of a Pipe refuse connections and cut those that it has, or ends that.
+func (s *Server) SetRefusing(on bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.away, s.refuses = on, on
 }
 
 // Requests returns all requests seen since the last call of Forget.
