@@ -15,7 +15,7 @@ import (
 func (d *Dir) Child(name string) (*Dir, error) {
 	before, err := d.root.Lstat(name)
 	if err != nil {
-		return nil, err
+		return nil, d.at(name, err)
 	}
 	path := filepath.Join(d.path, name)
 	if !before.IsDir() {

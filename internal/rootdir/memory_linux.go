@@ -9,7 +9,7 @@ import (
 // InMemory tells whether the directory lies on a file system that never reaches a disk but by
 // swapping: tmpfs or ramfs.
 func (d *Dir) InMemory() (bool, error) {
-	f, err := d.root.Open(".")
+	f, err := d.self()
 	if err != nil {
 		return false, err
 	}
@@ -31,7 +31,7 @@ func isOfProcesses(f *os.File) bool {
 // isMount reports whether something is mounted at name. It only makes an error clearer: a kernel that does not know
 // (before 5.8, or 4.11 for the call itself), or a seccomp profile that forbids to ask, says no.
 func (d *Dir) isMount(name string) (bool, error) {
-	f, err := d.root.Open(".")
+	f, err := d.self()
 	if err != nil {
 		return false, err
 	}

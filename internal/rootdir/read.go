@@ -88,14 +88,14 @@ func ReadRegular(f *os.File, limit int) ([]byte, error) {
 func (d *Dir) regular(name string) (*os.File, error) {
 	before, err := d.root.Lstat(name)
 	if err != nil {
-		return nil, err
+		return nil, d.at(name, err)
 	}
 	if !before.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file", filepath.Join(d.path, name))
 	}
 	f, err := d.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, err
+		return nil, d.at(name, err)
 	}
 	after, err := f.Stat()
 	if err == nil && !os.SameFile(before, after) {

@@ -189,7 +189,7 @@ func synced(f *os.File) error {
 
 // sync makes a rename outlive a power cut.
 func (d *Dir) sync() error {
-	f, err := d.root.Open(".")
+	f, err := d.self()
 	if err != nil {
 		return err
 	}
@@ -258,7 +258,7 @@ func owns(info fs.FileInfo, owner Owner) bool {
 func (d *Dir) Remove(name string) error {
 	crashpoint.Here("before removing " + name)
 	if err := d.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+		return d.at(name, err)
 	}
 	return nil
 }
@@ -266,12 +266,7 @@ func (d *Dir) Remove(name string) error {
 // Sweep removes what an earlier process left of name when it was killed in the middle of
 // Replace.
 func (d *Dir) Sweep(name string) error {
-	f, err := d.root.Open(".")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }()
-	names, err := f.Readdirnames(-1)
+	names, err := d.Names()
 	for _, n := range names {
 		if strings.HasPrefix(n, "."+name+".") && strings.HasSuffix(n, tempSuffix) {
 			err = errors.Join(err, d.Remove(n))

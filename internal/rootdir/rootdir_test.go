@@ -1,6 +1,7 @@
 package rootdir
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -132,5 +133,43 @@ func TestMoved(t *testing.T) {
 	}
 	if !d.Moved() {
 		t.Error("another one took its place")
+	}
+}
+
+// TestErrorsSayWhere limits the open files, so that nothing can be opened: each error names the whole path.
+func TestErrorsSayWhere(t *testing.T) {
+	path := t.TempDir()
+	d, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = d.Close() }()
+	if err := os.WriteFile(filepath.Join(path, "file"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var before syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	none := before
+	none.Cur = 3
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	errs := map[string]error{}
+	_, errs["Names"] = d.Names()
+	_, errs["Read"] = d.Read("file", 10)
+	_, errs["ReadOwn"] = d.ReadOwn("file", 10)
+	_, errs["Child"] = d.Child("nothing")
+	_, errs["InMemory"] = d.InMemory()
+	errs["Sweep"] = d.Sweep("file")
+	errs["Replace"] = d.Replace("file", nil, 0o600, Keep)
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	for name, err := range errs {
+		if err == nil || !strings.Contains(err.Error(), path) || name != "Child" && !errors.Is(err, syscall.EMFILE) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
