@@ -12,6 +12,7 @@ import (
 	"strings"
 	"text/template"
 	"time"
+	"unicode/utf8"
 
 	"github.com/balena-injector/injector/internal/rootdir"
 )
@@ -43,6 +44,9 @@ func (f Functions) table() template.FuncMap {
 }
 
 func toJSON(v any) (string, error) {
+	if text, ok := v.(string); ok && !utf8.ValidString(text) {
+		return "", errors.New("json: the text is not UTF-8, and would be changed")
+	}
 	var out strings.Builder
 	e := json.NewEncoder(&out)
 	e.SetEscapeHTML(false)

@@ -7,6 +7,7 @@
 package render
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -60,8 +61,7 @@ type Files struct {
 // New returns Files for cfg. It touches nothing.
 func New(cfg Config) *Files { return &Files{cfg: cfg} }
 
-// Prove tries out, without changing what apps see, that each output can be rendered, and written
-// where and as it shall be.
+// Prove checks that every output can be rendered and written, without changing what apps see.
 func (f *Files) Prove() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -73,6 +73,30 @@ func (f *Files) Prove() error {
 	return f.each(func(d *rootdir.Dir, path string, mode fs.FileMode, owner Owner) error {
 		return d.Try(filepath.Base(path), mode, owner)
 	})
+}
+
+// WithoutToken lists the outputs whose template makes the same of every token. They are rendered with examples.
+func (f *Files) WithoutToken() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	example := key.Draft("example", key.User, 1, time.Now())
+	other := example
+	other.Secret = key.NewSecret("another-" + example.Secret.Reveal())
+	one, err := f.render(key.Publication{Generation: 1, Key: example})
+	if err != nil {
+		return nil
+	}
+	two, err := f.render(key.Publication{Generation: 1, Key: other})
+	if err != nil {
+		return nil
+	}
+	var list []string
+	for i, o := range f.cfg.Outputs {
+		if bytes.Equal(one[i], two[i]) {
+			list = append(list, o.Path)
+		}
+	}
+	return list
 }
 
 // each calls do for every file: the outputs and what lies beside them. All are done, whatever
@@ -193,8 +217,8 @@ func discard(staged []*rootdir.Staged) error {
 	return err
 }
 
-// Info is the content of an OUTPUT.json. Who reads several outputs, and the same generation and
-// no Changing in the same OUTPUT.json before and after that, has read one generation.
+// Info is the content of an OUTPUT.json. A reader that finds the same generation, and Changing
+// false, in one OUTPUT.json before and after reading several outputs has read a single generation.
 type Info struct {
 	Generation int       `json:"generation"` // 1 for the first key, one more for each that replaced it
 	Name       string    `json:"name"`       // the key's, as the dashboard shows it
@@ -234,8 +258,12 @@ func (f *Files) writeInfo(o Output, data []byte) error {
 
 func infoPath(output string) string { return output + ".json" }
 
-// errChanged is why outputs are not intact that somebody touched.
-var errChanged = errors.New("an output is missing or is not what was written")
+// changedError is why outputs are not intact that somebody touched.
+type changedError struct{ path string }
+
+func (c *changedError) Error() string {
+	return c.path + " is missing or is not what was written; it is written again within half a minute"
+}
 
 // errStale is why outputs are not intact whose template is another now.
 var errStale = errors.New("the templates were read again, and the outputs not yet made of them")
@@ -267,7 +295,7 @@ func (f *Files) Intact(p key.Publication) error {
 			return err
 		}
 		if !d.Holds(filepath.Base(o.Path), all[i], o.Mode, o.Owner) {
-			return errChanged
+			return &changedError{o.Path}
 		}
 	}
 	return nil
@@ -284,7 +312,9 @@ func (f *Files) Reload() error {
 			continue
 		}
 		changed, err := o.Template.Load()
-		f.stale = f.stale || changed
+		if changed {
+			f.stale, f.failed = true, nil // what could not be rendered was another template
+		}
 		f.problem = errors.Join(f.problem, err)
 	}
 	return f.problem

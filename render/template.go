@@ -7,6 +7,7 @@ import (
 	"strings"
 	"text/template"
 	"time"
+	"unicode/utf8"
 
 	"github.com/balena-injector/injector/internal/rootdir"
 	"github.com/balena-injector/injector/key"
@@ -73,12 +74,30 @@ func (t *Template) Load() (changed bool, err error) {
 	if t.parsed != nil && bytes.Equal(source, t.source) {
 		return false, nil
 	}
+	if err := checkText(source); err != nil {
+		return false, fmt.Errorf("template %s: %w", t.path, err)
+	}
 	parsed, err := parse(t.name, string(source), t.funcs)
 	if err != nil {
 		return false, err
 	}
 	t.source, t.parsed = source, parsed
 	return true, nil
+}
+
+// checkText refuses what the template language would change, or not find anything in.
+func checkText(source []byte) error {
+	switch {
+	case bytes.HasPrefix(source, []byte("\xff\xfe")), bytes.HasPrefix(source, []byte("\xfe\xff")):
+		return errors.New("it is UTF-16 text: save it as UTF-8")
+	case bytes.ContainsRune(source, 0):
+		return errors.New("it has zero bytes in it, as UTF-16 text has: save it as UTF-8")
+	case !utf8.Valid(source):
+		return errors.New("it is not UTF-8 text, but perhaps Latin-1 (ISO 8859-1, Windows-1252): save it as UTF-8")
+	case bytes.HasPrefix(source, []byte("\ufeff")):
+		return errors.New("it begins with a byte order mark, which would be in the output: save it as UTF-8 without one")
+	}
+	return nil
 }
 
 func parse(name, source string, funcs template.FuncMap) (*template.Template, error) {
@@ -100,7 +119,11 @@ func (t *Template) render(v View) ([]byte, error) {
 	var out limited
 	if err := t.parsed.Execute(&out, v); err != nil {
 		// A function that was given the token may have put it into its error.
-		return nil, errors.New(strings.ReplaceAll(err.Error(), v.Token, "[token]"))
+		text := strings.ReplaceAll(err.Error(), v.Token, "[token]")
+		if strings.Contains(text, "can't evaluate field") {
+			text += " (a template sees .Token, .KeyID, .Name, .Kind, .Expiry, .Generation, .URL, .UserID and .Target)"
+		}
+		return nil, errors.New(text)
 	}
 	if len(bytes.TrimSpace(out.Bytes())) == 0 {
 		return nil, fmt.Errorf("template: %s: it renders to nothing", t.name)

@@ -23,6 +23,9 @@ const (
 	settling = 200 * time.Millisecond
 	// busy is when they are read although their directories are never quiet, such as those with a log in them.
 	busy = time.Second
+	// perEvent is the pause after each event: a log that is written to thousands of times a second then costs nothing.
+	// What comes meanwhile waits in the kernel, where equal events become one.
+	perEvent = settling / 2
 )
 
 // Watch calls changed, from its own goroutine, whenever the content of one of the files is
@@ -147,6 +150,11 @@ func events(ctx context.Context, w *fsnotify.Watcher) <-chan struct{} {
 			select {
 			case out <- struct{}{}:
 			default:
+			}
+			select {
+			case <-time.After(perEvent):
+			case <-ctx.Done():
+				return
 			}
 		}
 	}()
