@@ -43,7 +43,7 @@ type Account struct {
 	failedAt time.Time
 
 	ends    atomic.Pointer[time.Time]  // the session's expiry, for those who must not wait
-	trouble atomic.Pointer[string]     // what is wrong with the credential, likewise
+	trouble atomic.Pointer[trouble]    // what is wrong with the credential, likewise
 	proven  atomic.Pointer[key.Secret] // the credential that worked last; nil: none did in this process
 	keep    func([]byte) error         // saves in cache
 }
@@ -72,7 +72,7 @@ func NewAccount(client *Client, cfg AccountConfig) (*Account, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &Account{client: client, creds: cfg.Credentials, method: m, cache: cfg.Cache, log: cfg.Log,
+	a := &Account{client: client, creds: cfg.Credentials.checked(), method: m, cache: cfg.Cache, log: cfg.Log,
 		turn: make(chan struct{}, 1), refused: loadRefusals(cfg.Refusals, client.URL(), strings.ToLower(cfg.Credentials.Username))}
 	a.keep = patiently(cfg.Cache)
 	a.tried = a.secrets()
@@ -211,9 +211,12 @@ func (a *Account) identifyByKey(ctx context.Context, g Gate, fresh bool) (identi
 	if fresh {
 		return identity{}, &Error{Class: key.FreshLogin, Op: op, Reason: "a key cannot mint a user key: that takes a password"}
 	}
+	if !a.readable() {
+		return identity{}, a.CredentialTrouble()
+	}
 	secret, err := a.creds.UserKey.read()
 	if err != nil {
-		return identity{}, &Error{Class: key.Refused, Op: op, Err: err}
+		return identity{}, &Error{Class: key.Refused, Op: op, Err: err, Cause: Unreadable}
 	}
 	if a.userKey == nil || !a.userKey.secret.Equal(secret) {
 		id, err := a.client.whoami(ctx, g, secret)
@@ -284,7 +287,7 @@ func (a *Account) refusedToken() error {
 	e := &Error{Class: key.Refused, Op: "use the session token"}
 	token, err := a.creds.Session.read()
 	if err != nil {
-		e.Err = err
+		e.Err, e.Cause = err, Unreadable
 		return e
 	}
 	s, err := parseSession(token)
@@ -363,14 +366,16 @@ func (a *Account) take(s *session) {
 }
 
 func (a *Account) password() (key.Secret, error) {
-	password, err := a.creds.Password.read()
-	if err == nil && password.IsZero() {
-		err = fmt.Errorf("the password is empty")
+	if !a.readable() {
+		return key.Secret{}, a.CredentialTrouble()
 	}
-	if err != nil {
-		e := &Error{Class: key.Refused, Op: "log in", Err: err}
-		a.fails(e)
-		return password, e
+	return a.creds.Password.read()
+}
+
+// Login is the user name that the account logs in with; empty with a session token or a user key.
+func (a *Account) Login() string {
+	if a.method == byPassword {
+		return a.creds.Username
 	}
-	return password, nil
+	return ""
 }

@@ -21,9 +21,12 @@ func (a *Account) CredentialsChanged(ctx context.Context) {
 	switch a.method {
 	case bySession:
 		a.adoptTokens()
+		a.readable()
+	case byUserKey:
+		a.readable()
 	case byPassword:
-		if _, err := a.password(); err == nil {
-			a.changed = a.secrets() != a.tried || a.asked && a.CredentialTrouble() != ""
+		if a.readable() {
+			a.changed = a.secrets() != a.tried || a.asked && a.CredentialTrouble() != nil
 		}
 	}
 }
@@ -38,13 +41,39 @@ func (a *Account) TryNow(ctx context.Context) {
 	a.asked = true
 }
 
-// CredentialTrouble says why the credential did not work when it was used or read last; "" if it did, or was not used
-// yet. It never waits.
-func (a *Account) CredentialTrouble() string {
-	if text := a.trouble.Load(); text != nil {
-		return *text
+// trouble is why the credential does not work.
+type trouble struct {
+	err        error
+	unreadable bool // nobody was asked: its variable or file is wrong
+}
+
+// CredentialTrouble returns why the credential did not work when it was used or read last; nil if it did, or was not
+// used yet. It never waits.
+func (a *Account) CredentialTrouble() error {
+	if t := a.trouble.Load(); t != nil {
+		return t.err
 	}
-	return ""
+	return nil
+}
+
+// readable reads all of the credential, and notes what is wrong with that. It reports whether nothing is. What balena
+// has refused stays noted until a login succeeds.
+func (a *Account) readable() bool {
+	for _, source := range []Source{a.source(), a.creds.TOTP} {
+		secret, err := source.read()
+		if err == nil && source != nil && secret.IsZero() {
+			err = errors.New("it is empty")
+		}
+		if err != nil {
+			e := &Error{Class: key.Refused, Op: "read the credential", Err: err, Unasked: true, Cause: Unreadable}
+			a.trouble.Store(&trouble{e, true})
+			return false
+		}
+	}
+	if t := a.trouble.Load(); t != nil && t.unreadable {
+		a.trouble.Store(nil)
+	}
+	return true
 }
 
 // works notes that the credential was accepted.
@@ -58,8 +87,7 @@ func (a *Account) works() {
 
 // fails notes that the credential was refused, or cannot be read.
 func (a *Account) fails(why error) {
-	text := why.Error()
-	a.trouble.Store(&text)
+	a.trouble.Store(&trouble{err: why})
 }
 
 // secrets is a hash of the password and the TOTP secret as they are now.
@@ -140,7 +168,6 @@ func (a *Account) givenToken() (s *session, anew bool) {
 	}
 	token, err := a.creds.Session.read()
 	if err != nil {
-		a.fails(err)
 		return nil, false
 	}
 	first := a.given.IsZero()
@@ -148,7 +175,7 @@ func (a *Account) givenToken() (s *session, anew bool) {
 	a.given = token
 	s, err = parseSession(token)
 	if err != nil {
-		a.fails(err)
+		return nil, false
 	}
 	return s, anew
 }

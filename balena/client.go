@@ -104,9 +104,11 @@ func NewClient(cfg Config) (*Client, error) {
 func CheckURL(raw string, allowHTTP bool) (*url.URL, error) {
 	u, err := url.Parse(strings.TrimRight(raw, "/"))
 	switch {
-	case err != nil || u.Host == "" || u.Hostname() == "":
+	case InQuotes(raw):
+		return nil, errors.New("is between quotes")
+	case err != nil || u.Host == "" || u.Hostname() == "" || !goodPort(u):
 		return nil, errors.New("must be a URL such as https://api.balena-cloud.com")
-	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+	case u.User != nil || strings.ContainsAny(raw, "?#"):
 		return nil, errors.New("must have no user, query or fragment")
 	case u.Scheme == "http" && !allowHTTP && !loopback(u.Hostname()):
 		return nil, errors.New("must start with https://: plain http would send the account's password in the clear")
@@ -114,6 +116,15 @@ func CheckURL(raw string, allowHTTP bool) (*url.URL, error) {
 		return nil, errors.New("must start with https://")
 	}
 	return u, nil
+}
+
+// goodPort reports whether a URL has no port, or one that can be.
+func goodPort(u *url.URL) bool {
+	if strings.HasSuffix(u.Host, ":") {
+		return false
+	}
+	n, err := strconv.Atoi(u.Port())
+	return u.Port() == "" || err == nil && n > 0 && n < 1<<16
 }
 
 func loopback(host string) bool {
@@ -146,17 +157,19 @@ func newTransport(roots *x509.CertPool, dial func(context.Context, string, strin
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true) // one request at a time needs no HTTP/2, nor its memory
 	return &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         dial,
-		Protocols:           protocols,
-		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
-		TLSHandshakeTimeout: 10 * time.Second,
-		MaxConnsPerHost:     maxConns,
-		MaxIdleConns:        maxConns,
-		MaxIdleConnsPerHost: maxConns,
-		IdleConnTimeout:     4 * time.Second, // Node servers end theirs after 5: do not race them
-		ReadBufferSize:      2 << 10,
-		WriteBufferSize:     2 << 10,
+		Proxy: http.ProxyFromEnvironment,
+
+		OnProxyConnectResponse: refusedByProxy,
+		DialContext:            dial,
+		Protocols:              protocols,
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
+		TLSHandshakeTimeout:    10 * time.Second,
+		MaxConnsPerHost:        maxConns,
+		MaxIdleConns:           maxConns,
+		MaxIdleConnsPerHost:    maxConns,
+		IdleConnTimeout:        4 * time.Second, // Node servers end theirs after 5: do not race them
+		ReadBufferSize:         2 << 10,
+		WriteBufferSize:        2 << 10,
 	}
 }
 
@@ -247,9 +260,6 @@ func (c *Client) send(ctx context.Context, r *request) (*answer, error) {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	a := &answer{status: resp.StatusCode, arrived: time.Now()}
-	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil && (a.status == http.StatusOK || a.status == http.StatusUnauthorized) {
-		c.clock.note(date, a.arrived) // that of a gateway, which answers in the server's place, says nothing
-	}
 	a.body, err = io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	if err != nil {
 		if r.isBroken(err) {
@@ -260,6 +270,9 @@ func (c *Client) send(ctx context.Context, r *request) (*answer, error) {
 	if len(a.body) > maxBody {
 		a.body = nil
 		return a, c.unwell(r.failure(r.unsettled(key.Outage), a, "the answer is longer than any that this API gives"))
+	}
+	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil && r.answeredBy(a) {
+		c.clock.note(date, a.arrived) // that of a gateway or a portal, which answers in the server's place, says nothing
 	}
 	if wait, ok := retryAfter(resp); ok {
 		c.hold(r, a.arrived.Add(wait))
@@ -305,11 +318,19 @@ func (c *Client) classify(r *request, a *answer) error {
 	case a.status >= 500:
 		return c.unwell(r.failure(r.unsettled(key.Outage), a, ""))
 	case a.status >= 300 && a.status < 400:
-		return r.failure(key.Wrong, a, "a redirect, which is refused: is the URL right, with https?")
+		return r.notThisAPI(key.Wrong, a, "a redirect, which is refused: is the URL right, with https?")
+	case a.status == http.StatusProxyAuthRequired:
+		e := r.failure(key.Wrong, a, "the proxy wants a login")
+		e.Cause = Proxied
+		return e
+	case a.otherScheme():
+		e := r.failure(key.Wrong, a, "https is spoken there, not plain http")
+		e.Cause = OtherScheme
+		return e
 	case a.status == http.StatusRequestTimeout:
 		return c.unwell(r.failure(r.unsettled(key.Outage), a, ""))
 	case a.status != http.StatusOK && a.status < 400:
-		return c.unwell(r.failure(r.unsettled(key.Outage), a, "not an answer that this API gives"))
+		return c.unwell(r.notThisAPI(r.unsettled(key.Outage), a, "not an answer that this API gives"))
 	}
 	return nil
 }
@@ -332,10 +353,8 @@ func (c *Client) noAnswer(r *request, err error) error {
 	if r.connected { // something may have been sent
 		e.Class = r.unsettled(key.Outage)
 	}
-	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
-		e.Reason = fmt.Sprintf("the server's certificate is outside its dates by this machine's clock, which says %s: check the clock",
-			time.Now().UTC().Format(time.RFC3339))
-	}
+	e.explain(err)
+	c.blameProxy(e)
 	return c.unwell(e)
 }
 
@@ -369,7 +388,7 @@ func (c *Client) lastTrouble() time.Time {
 func decode(r *request, a *answer, into any) error {
 	d := json.NewDecoder(bytes.NewReader(a.body))
 	if err := d.Decode(into); err != nil {
-		return r.failure(key.Outage, a, "not the JSON that this API gives")
+		return r.notThisAPI(key.Outage, a, "not the JSON that this API gives")
 	}
 	return nil
 }

@@ -22,6 +22,7 @@ type Error struct {
 	// Locked tells that it was not asked although a person wanted that: the account could be locked out.
 	Locked bool
 	Reason string // why, in words; may be empty
+	Cause  Cause  // what kind of trouble it is, where that tells what would help; may be empty
 	Err    error  // what lies below (a network error); may be nil
 }
 

@@ -1,7 +1,6 @@
 package balena
 
 import (
-	"fmt"
 	"net/http"
 	"net/http/httptrace"
 	"strconv"
@@ -79,7 +78,7 @@ type notAdmitted struct {
 }
 
 func (n *notAdmitted) Error() string {
-	return fmt.Sprintf("not sent, next try in %v", n.wait.Round(time.Second))
+	return "not sent"
 }
 
 // gated asks the gate before each attempt.

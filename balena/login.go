@@ -66,7 +66,7 @@ func (a *Account) login(ctx context.Context, g Gate) error {
 	case ans.status == http.StatusUnauthorized:
 		return a.loginRefused(ctx, g, &r, ans, password)
 	case ans.status != http.StatusOK:
-		return r.failure(key.Wrong, ans, fmt.Sprintf("%s is not how a balena API answers a login: is the URL right?", http.StatusText(ans.status)))
+		return r.notThisAPI(key.Wrong, ans, "which is not how a balena API answers a login: is the URL right?")
 	}
 	s, err := readSession(&r, ans)
 	if err != nil {
@@ -98,7 +98,7 @@ func (a *Account) mayTry(password key.Secret) error {
 	switch {
 	case e.Locked:
 		e.Reason = fmt.Sprintf("balena was not asked, not even for a person: %d logins of this account were refused within the last hour, and ten lock it out. "+
-			"The next try is in %s", maxAsked, forPeople(left.wait))
+			"The next try is at %s", maxAsked, clockTime(left.at))
 	case left.same == 0:
 		e.Reason = "balena was not asked: other passwords of this account were refused; " + left.String()
 	default:

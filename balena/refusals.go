@@ -67,6 +67,7 @@ func (r *refusals) load() {
 // tries is what the refusals of the last hour leave.
 type tries struct {
 	wait  time.Duration // until the password may be tried again; 0: now
+	at    time.Time     // when that is
 	left  int           // how many of maxRefusals are left
 	same  int           // refusals of this very password
 	asked bool          // a person may ask for one more
@@ -97,6 +98,7 @@ func (r *refusals) tries(password key.Secret, now time.Time) tries {
 	case n > 0:
 		t.wait = max(t.wait, same[n-1].Add(spread[n-1]).Sub(now))
 	}
+	t.at = now.Add(t.wait)
 	return t
 }
 
@@ -104,19 +106,14 @@ func (r *refusals) tries(password key.Secret, now time.Time) tries {
 func (t tries) String() string {
 	const why = "since balena locks an account out after ten refusals"
 	if t.left == 0 {
-		return fmt.Sprintf("no try of this hour is left for %s, %s", forPeople(t.wait), why)
+		return fmt.Sprintf("no try of this hour is left until %s, %s", clockTime(t.at), why)
 	}
-	return fmt.Sprintf("another one is tried at once, this one in %s; %d of %d tries of this hour are left, %s",
-		forPeople(t.wait), t.left, maxRefusals, why)
+	return fmt.Sprintf("another one is tried at once, this one at %s; %d of %d tries of this hour are left, %s",
+		clockTime(t.at), t.left, maxRefusals, why)
 }
 
-// forPeople writes a duration in minutes, or in seconds if it is short.
-func forPeople(d time.Duration) string {
-	if d > 2*time.Minute {
-		return fmt.Sprintf("%d min", (d+time.Minute-1)/time.Minute)
-	}
-	return fmt.Sprintf("%d s", (d+time.Second-1)/time.Second)
-}
+// clockTime writes a time, by this machine's clock, that stays true however long the text is shown.
+func clockTime(t time.Time) string { return t.Add(time.Second - 1).UTC().Format("15:04:05 UTC") }
 
 // add remembers a refusal.
 func (r *refusals) add(password key.Secret, now time.Time) {
@@ -158,4 +155,15 @@ func (r *refusals) save() {
 	if raw, err := json.Marshal(r); err == nil {
 		r.unsaved = r.keep(raw) != nil // a full disk must not keep anybody from logging in
 	}
+}
+
+// RefusalsMatter reports whether the bytes of an AccountConfig.Refusals say something that a later login has to heed:
+// refusals within the last hour, or a TOTP code that was sent within the last minutes.
+func RefusalsMatter(raw []byte, now time.Time) bool {
+	var r refusals
+	if json.Unmarshal(raw, &r) != nil {
+		return true
+	}
+	r.forget(now)
+	return len(r.Seen) > 0 || totpStep(now)-r.LastTOTP < 10
 }

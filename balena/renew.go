@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/balena-injector/injector/key"
@@ -17,9 +16,12 @@ func (a *Account) freshen(ctx context.Context, g Gate) error {
 		return nil
 	}
 	if a.method != byPassword {
+		when := "at a time that it does not say"
+		if a.session.authTime.Unix() > 0 {
+			when = "at " + a.session.authTime.UTC().Format(time.RFC3339)
+		}
 		return &Error{Class: key.FreshLogin, Op: "mint a user key",
-			Reason: fmt.Sprintf("the session token comes from a login at %s, and minting needs one less than 20 minutes old",
-				a.session.authTime.UTC().Format(time.RFC3339))}
+			Reason: fmt.Sprintf("the session token comes from a login %s, and minting needs one less than 20 minutes old", when)}
 	}
 	password, err := a.password()
 	if err != nil {
@@ -68,9 +70,9 @@ func (a *Account) refresh(ctx context.Context, g Gate, password key.Secret) (*se
 }
 
 func readSession(r *request, ans *answer) (*session, error) {
-	s, err := parseSession(key.NewSecret(strings.TrimSpace(string(ans.body))))
+	s, err := parseSession(key.NewSecret(string(ans.body)))
 	if err != nil {
-		return nil, &Error{Class: key.Outage, Op: r.op, Status: ans.status, Err: err}
+		return nil, &Error{Class: key.Outage, Op: r.op, Status: ans.status, Reason: "not the session that this API gives", Cause: NotThisAPI}
 	}
 	return s, nil
 }
@@ -109,8 +111,8 @@ func (a *Account) tendSession(ctx context.Context, g Gate) (time.Duration, error
 		}
 		now, _ = a.client.Now()
 	}
-	if now.Before(a.session.dueAt()) {
-		return a.session.dueAt().Sub(now), nil
+	if now.Before(a.session.dueAt(now)) {
+		return a.session.dueAt(now).Sub(now), nil
 	}
 	return a.renew(ctx, g, now)
 }
@@ -121,7 +123,7 @@ func (a *Account) renew(ctx context.Context, g Gate, now time.Time) (time.Durati
 		if err := a.login(ctx, g); err != nil {
 			return 0, err
 		}
-		return a.session.dueAt().Sub(now), nil
+		return a.session.dueAt(now).Sub(now), nil
 	}
 	if !a.session.sliding {
 		return 0, nil // nothing helps; said below, once
@@ -141,7 +143,7 @@ func (a *Account) renew(ctx context.Context, g Gate, now time.Time) (time.Durati
 		a.warned = true
 		a.log.Warn("the session cannot be prolonged: without a password this agent can neither extend nor revoke after its end", "session_expires", s.expires)
 	}
-	return max(time.Second, s.dueAt().Sub(now)), nil
+	return max(time.Second, s.dueAt(now).Sub(now)), nil
 }
 
 // renewRefused replaces a session that the server does not refresh. Without a password it may still be good for
@@ -151,11 +153,11 @@ func (a *Account) renewRefused(ctx context.Context, g Gate, now time.Time) (time
 		if err := a.login(ctx, g); err != nil {
 			return 0, err
 		}
-		return max(time.Second, a.session.dueAt().Sub(now)), nil
+		return max(time.Second, a.session.dueAt(now).Sub(now)), nil
 	}
 	a.set(nil)
 	if err := a.ensure(ctx, g); err != nil {
 		return 0, err
 	}
-	return max(time.Minute, a.session.dueAt().Sub(now), a.session.expires.Sub(now)/8), nil
+	return max(time.Minute, a.session.dueAt(now).Sub(now), a.session.expires.Sub(now)/8), nil
 }

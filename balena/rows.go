@@ -27,7 +27,7 @@ func readRows(r *request, ans *answer) ([]row, error) {
 		return nil, err
 	}
 	if page.D == nil {
-		return nil, r.failure(key.Outage, ans, "not the JSON that this API gives")
+		return nil, r.notThisAPI(key.Outage, ans, "not the JSON that this API gives")
 	}
 	return *page.D, nil
 }

@@ -30,7 +30,7 @@ func (c *Client) whoami(ctx context.Context, g Gate, bearer key.Secret) (userID 
 		return 0, err
 	}
 	if who.ID <= 0 {
-		return 0, r.failure(key.Outage, ans, "not the JSON that this API gives")
+		return 0, r.notThisAPI(key.Outage, ans, "not the JSON that this API gives")
 	}
 	return who.ID, nil
 }
@@ -47,7 +47,7 @@ func (c *Client) healthy(ctx context.Context, g Gate) error {
 		D *[]struct{} `json:"d"`
 	}
 	if ans.status != http.StatusOK || decode(&r, ans, &rows) != nil || rows.D == nil {
-		return c.unwell(r.failure(key.Outage, ans, "not how a balena API answers: is the URL right?"))
+		return c.unwell(r.notThisAPI(key.Outage, ans, "not how a balena API answers: is the URL right?"))
 	}
 	return nil
 }
