@@ -21,6 +21,7 @@ func (a *Agent) load(ctx context.Context) error {
 	}
 	a.journal = j
 	a.cfg.Budget.resume(j.Budget, a.clock.now().wall)
+	a.counters.unrevoked.Store(j.Unrevoked)
 	a.userID = a.cfg.Account.KnownUser(ctx)
 	for _, r := range j.Keys {
 		h := a.hold(r)
@@ -49,6 +50,24 @@ func (a *Agent) load(ctx context.Context) error {
 func (a *Agent) strand(h *holding, why string) {
 	a.stranded = append(a.stranded, h)
 	a.log.Warn("a key of the journal is left to expire: "+why, h.attrs()...)
+}
+
+// strandedFor is how long after its expiry a stranded key is forgotten. Nobody extends it but us, and we cannot.
+const strandedFor = time.Hour
+
+// forgetStranded forgets the stranded keys that have expired beyond doubt, by a server's clock.
+func (a *Agent) forgetStranded() {
+	now, reliable := a.cfg.Account.Now()
+	if !reliable {
+		return
+	}
+	for _, h := range slices.Clone(a.stranded) {
+		if now.After(h.rec.latest().Add(strandedFor)) {
+			a.log.Info("forgetting a key that this credential could not revoke: it has expired", h.attrs()...)
+			a.drop(h)
+			a.unsaved = true
+		}
+	}
 }
 
 // decide sorts the keys whose account was in doubt, now that ours is known.
@@ -115,7 +134,7 @@ func (a *Agent) adopt() {
 
 // attrs are what a log line says of a key.
 func (h *holding) attrs() []any {
-	attrs := []any{"key", h.rec.Name}
+	attrs := []any{"name", h.rec.Name}
 	if h.rec.ID != 0 {
 		attrs = append(attrs, "id", h.rec.ID)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -94,6 +95,7 @@ type Agent struct {
 	began       time.Duration // when this start found its keys, on the monotonic clock
 	counted     bool          // a mint of this start is in the journal's row
 	waiting     string        // why nothing is minted yet
+	waitsUntil  time.Time     // how long that lasts
 	brief       bool          // somebody else takes the key over: it lives for firstLife at most
 	draining    bool          // nothing but revoking
 	// credentialNews: another credential is there since the session was looked after
@@ -148,7 +150,7 @@ func New(cfg Config) *Agent {
 	}
 	a := &Agent{cfg: cfg, log: cfg.Log, clock: newClock(cfg.Wall), wake: make(chan struct{}, 1), steps: map[step]*streak{}}
 	a.beat.Store(int64(time.Since(a.clock.start)))
-	a.status.Store(&snapshot{Phase: "starting", Reason: "starting"})
+	a.status.Store(&snapshot{Status: Status{Phase: "starting"}, reason: "starting"})
 	return a
 }
 
@@ -212,14 +214,32 @@ func (a *Agent) end(stop context.Context) error {
 // Revoke revokes all keys of the journal and removes the outputs. When stop is done it ends.
 func (a *Agent) Revoke(stop, _ context.Context) error {
 	a.kill, a.patience = stop, stop
+	a.noteStop()
 	if err := a.load(stop); err != nil {
 		return err
 	}
 	a.endRow() // a person asks for this
+	a.strandOthers(stop)
+	a.forgetStranded()
 	a.retiring = append(a.retiring, a.undecided...)
 	a.undecided = nil
 	err := a.shutdown("all keys of the journal are to be revoked")
 	return errors.Join(err, a.strandedError())
+}
+
+// strandOthers finds out, before keys are revoked, which of them are another account's, and what time it is, which says
+// what has expired. What nobody can tell is tried.
+func (a *Agent) strandOthers(ctx context.Context) {
+	if len(a.undecided)+len(a.stranded) == 0 {
+		return
+	}
+	user, _, _ := a.cfg.Account.Identify(ctx)
+	for _, h := range slices.Clone(a.undecided) {
+		if user != 0 && h.rec.UserID != user {
+			a.drop(h)
+			a.strand(h, "it belongs to another account")
+		}
+	}
 }
 
 // strandedError is about the keys that this configuration can do nothing about; nil if there are none.
@@ -236,8 +256,10 @@ func (a *Agent) strandedError() error {
 
 // watch notes when the stop comes: the budget of an orderly end counts from there.
 func (a *Agent) watch(stop context.Context) (undo func() bool) {
-	return context.AfterFunc(stop, func() { a.stopped.Store(max(1, int64(a.clock.now().mono))) })
+	return context.AfterFunc(stop, a.noteStop)
 }
+
+func (a *Agent) noteStop() { a.stopped.Store(max(1, int64(a.clock.now().mono))) }
 
 // open makes the agent ready for its loop.
 func (a *Agent) open(ctx context.Context) error {
@@ -268,6 +290,7 @@ func (a *Agent) loop(ctx context.Context, once bool) error {
 		a.retime()
 		a.noteExpiry(now)
 		a.noteLongLife(now)
+		a.forgetStranded()
 		a.publishStatus("running")
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

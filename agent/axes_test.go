@@ -142,6 +142,9 @@ func TestOthersOfTheSameName(t *testing.T) {
 	}
 }
 
+// byChance stands for random pauses.
+const byChance = -1
+
 // TestWhereAnOutageEnds ends one at many places around a key's expiry. The app is refused from the expiry until the end
 // of the outage, and for a few seconds more at most.
 func TestWhereAnOutageEnds(t *testing.T) {
@@ -151,13 +154,17 @@ func TestWhereAnOutageEnds(t *testing.T) {
 	}}
 	for _, o := range append(outages(), slowly) {
 		for _, after := range []time.Duration{-10 * time.Minute, -time.Minute, -20 * time.Second, -inTime, -2 * time.Second, 0, 2 * time.Second, 10 * time.Second, time.Minute} {
-			for _, restart := range []bool{false, true} {
+			for _, luck := range []float64{0.2, byChance} {
+				restart := luck == byChance
 				if o.name == slowly.name && (restart || after > -inTime) {
 					continue // it takes a session and several requests then, and there is no time for that
 				}
-				t.Run(fmt.Sprintf("%s, %v after the expiry, restart %v", o.name, after, restart), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%s, %v after the expiry, luck %v, restart %v", o.name, after, luck, restart), func(t *testing.T) {
 					inWorld(t, balenatest.Options{}, func(w *world) {
 						w.times.MaxTTL = 0
+						if !restart {
+							w.random = func() float64 { return luck } // pauses that are always the same miss the same instants
+						}
 						l := w.run()
 						w.published(time.Second)
 						w.sleep(10 * time.Minute)

@@ -92,7 +92,7 @@ func TestACredentialThatChanges(t *testing.T) {
 				l.account.CredentialsChanged(w.t.Context())
 				l.agent.TryCredential()
 				w.sleep(10 * time.Second)
-				if trouble := l.account.CredentialTrouble(); (trouble == "") != c.works {
+				if trouble := l.account.CredentialTrouble(); (trouble == nil) != c.works {
 					t.Errorf("trouble: %q", trouble)
 				}
 				l.wantReady(true)
@@ -157,8 +157,8 @@ func TestAChangedPasswordIsTriedOnce(t *testing.T) {
 		}
 		logins := func() int { return w.server.Count("login") }
 		change("wrong")
-		if logins() != 2 || l.account.CredentialTrouble() == "" {
-			t.Errorf("%d logins, trouble %q", logins(), l.account.CredentialTrouble())
+		if logins() != 2 || l.account.CredentialTrouble() == nil {
+			t.Errorf("%d logins, trouble %v", logins(), l.account.CredentialTrouble())
 		}
 		w.sleep(12 * time.Hour)
 		l.wantReady(true)
@@ -167,8 +167,8 @@ func TestAChangedPasswordIsTriedOnce(t *testing.T) {
 			t.Errorf("%d logins half a day later", logins())
 		}
 		change(right)
-		if logins() != 3 || l.account.CredentialTrouble() != "" {
-			t.Errorf("%d logins, trouble %q", logins(), l.account.CredentialTrouble())
+		if logins() != 3 || l.account.CredentialTrouble() != nil {
+			t.Errorf("%d logins, trouble %v", logins(), l.account.CredentialTrouble())
 		}
 		change(right) // SIGHUP, say
 		if logins() != 3 {
@@ -178,7 +178,7 @@ func TestAChangedPasswordIsTriedOnce(t *testing.T) {
 		change("wrong again")
 		w.server.SetRestarting(false)
 		w.sleep(10 * time.Minute)
-		if l.account.CredentialTrouble() == "" {
+		if l.account.CredentialTrouble() == nil {
 			t.Error("the change was forgotten over an outage")
 		}
 		change(right)
@@ -208,8 +208,8 @@ func TestTheRightPasswordAfterFiveTypos(t *testing.T) {
 			t.Errorf("%d logins", n)
 		}
 		w.sleep(70 * time.Minute)
-		if n := w.server.Count("login"); n != 7 || l.account.CredentialTrouble() != "" {
-			t.Errorf("%d logins, trouble %q", n, l.account.CredentialTrouble())
+		if n := w.server.Count("login"); n != 7 || l.account.CredentialTrouble() != nil {
+			t.Errorf("%d logins, trouble %v", n, l.account.CredentialTrouble())
 		}
 		l.endWell()
 	})

@@ -168,6 +168,10 @@ func (a *Agent) save() error {
 		a.journal.Keys = append(a.journal.Keys, h.rec)
 	}
 	a.journal.Budget = a.cfg.Budget.carry(a.clock.now().wall)
+	if now, reliable := a.cfg.Account.Now(); reliable {
+		a.journal.Ahead = a.clock.now().wall.Sub(now).Round(time.Second)
+	}
+	a.journal.Unrevoked = a.counters.unrevoked.Load()
 	err := a.write(a.journal)
 	a.unsaved = a.unsaved && err != nil
 	return err

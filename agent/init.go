@@ -20,6 +20,9 @@ func (a *Agent) Init(stop, kill context.Context) error {
 	if err := a.begin(stop); err != nil {
 		return a.giveUp(stop, err)
 	}
+	if a.endRow(); a.unsaved { // what follows is no repetition
+		a.saveSoon()
+	}
 	return nil
 }
 
@@ -53,7 +56,11 @@ func (a *Agent) begin(stop context.Context) error {
 	defer cancel()
 	err := a.loop(ctx, true)
 	if err != nil && errors.Is(context.Cause(ctx), ErrInitTimeout) {
-		err = fmt.Errorf("%w: gave up after %v while trying to %s", ErrInitTimeout, a.cfg.InitTimeout, a.hanging())
+		name, cause := a.hanging()
+		err = fmt.Errorf("%w: gave up after %v while trying to %s", ErrInitTimeout, a.cfg.InitTimeout, name)
+		if cause != nil {
+			err = fmt.Errorf("%w (%w)", err, cause)
+		}
 	}
 	return err
 }

@@ -40,7 +40,9 @@ type record struct {
 	Latest   time.Time `json:"latest,omitzero"` // an expiry that was asked for, and may count
 	Created  time.Time `json:"created"`
 	RetireAt time.Time `json:"retire_at,omitzero"`
-	Minted   time.Time `json:"minted,omitzero"` // when the mint had been answered; zero: not known
+	Minted   time.Time `json:"minted,omitzero"`       // when the mint had been answered; zero: not known
+	Left     bool      `json:"left,omitempty"`        // an earlier process could have revoked it, and did not
+	Forever  bool      `json:"unrevocable,omitempty"` // nothing but its expiry ends it
 	// Given: the server ignored the chosen secret, so name and secret do not prove each other.
 	Given bool `json:"given,omitempty"`
 	// Mark is Account.Mark of the name, where no secret proves it: on a disk, and if the secret was given.
@@ -65,6 +67,9 @@ type journal struct {
 	// What the next start goes on with, so that one which fails again and again sends no more than one that lives.
 	Budget carriedBudget `json:"budget,omitzero"`
 	Mints  mintRow       `json:"mints,omitzero"`
+	Ahead  time.Duration `json:"clock_ahead_ns,omitzero"` // how far the local clock was ahead of the server's
+	// Unrevoked counts the keys that this and all earlier processes left to expire.
+	Unrevoked int64 `json:"unrevoked,omitzero"`
 
 	slot string // whose file it is
 }
@@ -80,12 +85,7 @@ func journalName(slot string) string {
 
 // Slots lists the slots that have a journal in the directory.
 func (s *StateDir) Slots() ([]string, error) {
-	dir, err := s.Root().Open(".")
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = dir.Close() }()
-	names, err := dir.Readdirnames(-1)
+	names, err := s.current().Names()
 	var slots []string
 	for _, name := range names {
 		if name == journalName("") {

@@ -19,6 +19,9 @@ func (a *Agent) find(ctx context.Context) error {
 		a.learn(h, row)
 		a.unlabeled = true // an output may show the id
 		return a.save()
+	case class == key.Gone && h.rec.Kind == key.User && h.vanished == 0:
+		h.vanished, h.verified = 1, false // such keys are listed: it may be dead
+		return nil
 	case class == key.Gone || class == key.Unrevocable:
 		if !a.warned {
 			a.warned = true

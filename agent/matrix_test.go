@@ -325,7 +325,7 @@ func (c *cell) wantFewLines(lines []string, s span) {
 }
 
 var (
-	logLine = regexp.MustCompile(`level=(WARN|ERROR) msg="?([^"]*?)"?(?: error="?(.*?)"?)?(?: next_try_in=.*| key=.*)?$`)
+	logLine = regexp.MustCompile(`level=(WARN|ERROR) msg="?([^"]*?)"?(?: error="?(.*?)"?)?(?: next_try_in=.*| name=.*)?$`)
 	varying = regexp.MustCompile(`test-[0-9a-f]+|[0-9]+(\.[0-9]+)?(ms|s|m|h)[0-9hms.]*|\bid=[0-9]+`)
 )
 

@@ -239,7 +239,7 @@ func (a *Agent) publishNew(ctx context.Context) error {
 	a.nextTend = now
 	args := append(h.attrs(), "generation", p.Generation, "next_extension_in", max(0, until(now, a.extendAt(h))).Round(time.Second))
 	if old != nil && !old.dead {
-		args = append(args, "old_key", old.rec.Name, "old_key_lives_for", until(now, old.retireAt).Round(time.Second))
+		args = append(args, "old_name", old.rec.Name, "old_key_lives_for", until(now, old.retireAt).Round(time.Second))
 	}
 	a.log.Info("published", args...)
 	a.renewNow, h.announced = false, true

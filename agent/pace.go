@@ -87,10 +87,11 @@ func (a *Agent) holdBack(stop context.Context) {
 	until := a.clock.now().wall.Add(wait)
 	why := "the starts before this one sent many requests"
 	if pace > 0 {
-		why = "the last start failed soon after its mint"
+		why = "the last start ended by itself soon after its mint"
 	}
+	a.waitsUntil = until
 	a.waiting = "waiting until " + until.UTC().Format(time.RFC3339) + ", because " + why
-	a.log.Warn("waiting before a key is minted, because "+why+"; a start after an orderly stop does not wait",
+	a.log.Warn("waiting before a key is minted, because "+why+"; a start after a stop that has left nothing does not wait",
 		"for", wait.Round(time.Second), "until", until.UTC().Truncate(time.Second), "failed_starts", row.Starts)
 	end := a.clock.now().mono + wait // a wall clock that is set does not make a start hurry
 	for now := a.clock.now().mono; now < end && stop.Err() == nil; now = a.clock.now().mono {

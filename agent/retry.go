@@ -68,7 +68,7 @@ func (a *Agent) struggling() bool {
 func (a *Agent) note(ctx context.Context, s step, began instant, err error) {
 	old := a.steps[s]
 	if err == nil {
-		if old != nil && old.failures > 0 {
+		if old != nil && old.failures > 0 && !a.foundDead(s.kind) {
 			a.log.Info("recovered: could "+string(s.kind), "after_failures", old.failures, "after", a.since(old.since))
 		}
 		delete(a.steps, s)
@@ -110,6 +110,11 @@ func (a *Agent) note(ctx context.Context, s step, began instant, err error) {
 	}
 	old.last, old.asked, old.until = now.mono, now.mono+asked, now.mono+own
 	a.logFailure(s, err, max(asked, own), first)
+}
+
+// foundDead reports whether a step that asks for the app's key succeeded in that it found it dead.
+func (a *Agent) foundDead(k kind) bool {
+	return (k == check || k == confirm) && a.current != nil && a.current.dead
 }
 
 // longestPause is the cap on the pause of a step after a failure of that class.
@@ -172,7 +177,7 @@ func (a *Agent) logFailure(s step, err error, pause time.Duration, first bool) {
 	a.failedAt = now
 	args := []any{"error", err, "next_try_in", pause.Round(time.Second)}
 	if a.current != nil && !a.current.dead {
-		args = append(args, "key_expires_in", max(0, a.left(a.current, now)).Round(time.Second))
+		args = append(args, "token_expires_in", max(0, a.left(a.current, now)).Round(time.Second))
 	}
 	if a.cfg.Advise != nil {
 		if advice := a.cfg.Advise(err); advice != "" {
@@ -200,18 +205,17 @@ func (a *Agent) forgive() {
 	}
 }
 
-// hanging names the step that keeps failing, or that is due, for people.
-func (a *Agent) hanging() string {
+// hanging names the step that keeps failing, and why, or the one that is due, for people.
+func (a *Agent) hanging() (name string, cause error) {
 	var worst *streak
-	var name kind
 	for s, row := range a.steps {
 		if worst == nil || row.failures > worst.failures {
-			worst, name = row, s.kind
+			worst, name, cause = row, string(s.kind), row.err
 		}
 	}
-	if worst != nil {
-		return string(name) + " (" + worst.err.Error() + ")"
+	if worst == nil {
+		t, _ := a.next(a.clock.now())
+		name = string(t.kind)
 	}
-	t, _ := a.next(a.clock.now())
-	return string(t.kind)
+	return name, cause
 }

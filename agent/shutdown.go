@@ -59,7 +59,12 @@ func (a *Agent) removeOutputs() error {
 // stopping lets the key live on for the time that was asked for, counted from the stop.
 func (a *Agent) stopping(why string) {
 	a.publishStatus("stopping")
-	a.log.Info("stopping: removing the outputs and revoking", "because", why, "keys", len(a.all()), "at_most", max(0, a.shutdownBudget()).Round(100*time.Millisecond))
+	if n := len(a.all()); n > 0 {
+		a.log.Info("stopping: removing the outputs and revoking", "because", why, "keys", n,
+			"at_most", max(0, a.shutdownBudget()).Round(100*time.Millisecond))
+	} else {
+		a.log.Info("stopping: there is no key to revoke", "because", why)
+	}
 	delay := min(a.cfg.ShutdownDelay-a.sinceStop(), a.shutdownBudget()-shutdownTry)
 	if delay > 0 && len(a.all()) > 0 {
 		a.log.Info("stopping: the key lives on for a moment", "delay", delay.Round(100*time.Millisecond))
@@ -88,8 +93,8 @@ func (a *Agent) shutdownBut(kept ...*holding) error {
 		a.cfg.Budget.forget()
 	}
 	err := a.save()
-	if errors.Is(err, errSlowDisk) { // the next start finds out what the journal does not say
-		a.log.Warn("the journal still names keys that are revoked", "error", err)
+	if errors.Is(err, errSlowDisk) || errors.Is(err, errCutShort) { // the next start finds out what the journal does not say
+		a.log.Warn("the journal may name keys that are revoked", "error", err)
 		err = nil
 	}
 	return errors.Join(err, left)
@@ -212,16 +217,20 @@ func (a *Agent) takeStock(kept []*holding) error {
 			a.log.Warn("a key that could not be revoked has expired", append(h.attrs(), "error", h.failure)...)
 			a.drop(h)
 		case h.forever:
+			h.rec.Forever = true
 			a.log.Warn("a key cannot be revoked; it dies at its expiry, unless the next start adopts it", h.attrs()...)
 		default:
 			left.Keys = append(left.Keys, h.status())
 			left.Cause = h.failure
+			if !h.rec.Left {
+				h.rec.Left = true
+				a.counters.unrevoked.Add(1)
+			}
 			if h.rec.State != minting && !slices.Contains(a.undecided, h) {
 				a.retire(h, 0)
 			}
 		}
 	}
-	a.counters.unrevoked.Add(int64(len(left.Keys)))
 	if len(left.Keys) > 0 {
 		return &left
 	}

@@ -26,14 +26,16 @@ type StateDir struct {
 	renewed      func() // told of another directory at the path
 	renewals     int    // how often there was one
 	following    sync.Mutex
+	signed       Process // see Sign
 }
 
 // ErrLocked is returned when another agent works in a state directory.
-var ErrLocked = errors.New("another injector works in this state directory")
+var ErrLocked = errors.New("another injector is using this state directory")
 
 const (
 	lockFile = "lock"
 	lockPoll = 100 * time.Millisecond
+	asking   = 5 * time.Millisecond
 )
 
 // OpenStateDir opens the directory, and makes it (0700) if it does not exist yet. It refuses one
@@ -55,7 +57,7 @@ func openStateDir(path string) (dir *rootdir.Dir, memory bool, err error) {
 		return nil, false, err
 	}
 	if !link.IsDir() {
-		return nil, false, fmt.Errorf("the state directory %s is no directory", path)
+		return nil, false, fmt.Errorf("the state directory %s is not a directory", path)
 	}
 	if stat, ok := link.Sys().(*syscall.Stat_t); ok && int(stat.Uid) != os.Getuid() {
 		return nil, false, notOurs(path, stat.Uid)
@@ -75,7 +77,7 @@ func checkStateDir(dir *rootdir.Dir, link fs.FileInfo) (memory bool, err error) 
 	path := dir.Path()
 	info, err := dir.Root().Stat(".")
 	if err != nil {
-		return false, err
+		return false, fmt.Errorf("the state directory %s: %w", path, errors.Unwrap(err))
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	switch {
@@ -84,13 +86,15 @@ func checkStateDir(dir *rootdir.Dir, link fs.FileInfo) (memory bool, err error) 
 	case ok && int(stat.Uid) != os.Getuid():
 		return false, notOurs(path, stat.Uid)
 	case info.Mode().Perm()&0o077 != 0: // the setgid bit that a Kubernetes fsGroup sets is no harm
-		return false, fmt.Errorf("the state directory %s is open to others (mode %04o): give a directory of its own, or chmod 0700 it if it is one", path, info.Mode().Perm())
+		return false, fmt.Errorf("the state directory %s is open to others (mode %04o): give a directory of its own, or "+
+			"chmod 0700 it if it is one", path, info.Mode().Perm())
 	}
 	return dir.InMemory()
 }
 
 func notOurs(path string, owner uint32) error {
-	return fmt.Errorf("the state directory %s belongs to user %d and this is user %d: run as that user, remove it, or set another INJECTOR_STATE_DIR", path, owner, os.Getuid())
+	return fmt.Errorf("the state directory %s belongs to user %d and this is user %d: run as that user, remove it, or set "+
+		"another INJECTOR_STATE_DIR", path, owner, os.Getuid())
 }
 
 // Path is where the directory is.
@@ -175,6 +179,7 @@ func (s *StateDir) renew() error {
 	}
 	old := s.dir
 	s.dir, s.lock, s.unlockable, s.keepsSecrets = dir, lock, unlockable, memory
+	sign(lock, s.signed)
 	s.renewals++
 	renewed := s.renewed
 	s.mu.Unlock()
@@ -192,11 +197,33 @@ func (s *StateDir) TryLock() error {
 	if s.lock != nil {
 		return nil
 	}
-	lock, unlockable, err := tryLock(s.dir)
-	if err == nil {
-		s.lock, s.unlockable = lock, unlockable
+	for try := 0; ; try++ {
+		lock, unlockable, err := tryLock(s.dir)
+		if err == nil && !stale(s.dir, lock) {
+			s.lock, s.unlockable = lock, unlockable
+			return nil
+		}
+		if err == nil {
+			_ = lock.Close()
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) || try == 3 {
+			return err
+		}
+		// Who had the directory has removed it: there is another one, or will be.
+		dir, memory, err := openStateDir(s.path)
+		if err != nil {
+			return err
+		}
+		_ = s.dir.Close()
+		s.dir, s.keepsSecrets = dir, memory
 	}
-	return err
+}
+
+// stale reports whether a lock keeps nobody out: its file is not the one that others find.
+func stale(dir *rootdir.Dir, lock *os.File) bool {
+	mine, err := lock.Stat()
+	theirs, e := dir.Root().Lstat(lockFile)
+	return dir.Moved() || err != nil || e != nil || !os.SameFile(mine, theirs)
 }
 
 // tryLock locks a directory. A file system without locks, such as some network ones, is no reason not to work there:
@@ -211,6 +238,10 @@ func tryLock(dir *rootdir.Dir) (lock *os.File, unlockable, err error) {
 		return nil, nil, fmt.Errorf("open %s: %w: remove what is there", path, err)
 	}
 	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) { // perhaps somebody is only asking who has it: see Look
+		time.Sleep(asking)
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	}
 	switch {
 	case err == nil:
 		return f, nil, nil

@@ -14,7 +14,7 @@ const (
 	settle   kind = "mint the key"
 	verify   kind = "verify the new key"
 	publish  kind = "publish the key"
-	confirm  kind = "verify the adopted key"
+	confirm  kind = "make sure that the server accepts the key"
 	find     kind = "find the key's id"
 	extend   kind = "extend the key"
 	check    kind = "check that the key lives"
@@ -43,13 +43,10 @@ func (a *Agent) next(now instant) (task, time.Duration) {
 	best := task{in: maxSleep}
 	tasks := a.tasks(now)
 	a.prune(tasks)
-	struggling, calm := a.struggling(), a.calm()
+	pressed := a.pressed()
 	for _, t := range tasks {
 		if s := a.steps[t.step]; s != nil {
-			t.in = max(t.in, a.due(t.kind, s)-now.mono, a.budgetIn(t.kind, s, now))
-			if struggling && !t.kind.urgent() && !calm {
-				t.in = max(t.in, s.last+patience-now.mono)
-			}
+			t.in = max(t.in, a.restIn(t.kind, s, now, pressed))
 		}
 		if t.in <= 0 {
 			return t, 0
@@ -59,6 +56,15 @@ func (a *Agent) next(now instant) (task, time.Duration) {
 		}
 	}
 	return best, best.in
+}
+
+// restIn returns how long a step that failed is to rest yet. pressed tells that an urgent one fails, too.
+func (a *Agent) restIn(k kind, s *streak, now instant, pressed bool) time.Duration {
+	in := max(a.due(k, s)-now.mono, a.budgetIn(k, s, now))
+	if pressed && !k.urgent() {
+		in = max(in, s.last+patience-now.mono)
+	}
+	return in
 }
 
 // tasks lists what there is to do, the most urgent first.

@@ -14,8 +14,11 @@ type journalWriter struct {
 	last   int // of the last one that was handed over; the agent's goroutine's own
 }
 
-// errSlowDisk is why a journal counts as not written.
-var errSlowDisk = errors.New("the state directory's disk is too slow: the journal was not written in time")
+// Why a journal counts as not written.
+var (
+	errSlowDisk = errors.New("the state directory's disk is too slow: the journal was not written in time")
+	errCutShort = errors.New("a second signal ended it before the journal was written")
+)
 
 // write writes a journal and waits for that, but not longer than a.patience: then it goes on by itself.
 func (a *Agent) write(j journal) error {
@@ -44,6 +47,9 @@ func (a *Agent) write(j journal) error {
 	case err := <-done:
 		return err
 	default:
+		if a.kill.Err() != nil {
+			return errCutShort
+		}
 		return errSlowDisk
 	}
 }
