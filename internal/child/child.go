@@ -1,5 +1,5 @@
 // Package child runs one command for `injector exec`: it starts it, passes signals on, restarts it
-// with another environment, ends it in order and by force, and, as PID 1, buries orphans.
+// with another environment, ends it in order and by force, with all that it has left behind, and reaps orphans.
 package child
 
 import (
@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -22,7 +23,7 @@ type Config struct {
 	KillAfter time.Duration  // how long it may take to end
 	Restart   bool           // when its variables change
 	Signal    syscall.Signal // sent instead; 0: nothing happens
-	Reaper    *Reaper        // nil: this is not PID 1
+	Reaper    *Reaper        // nil: what the command leaves behind is not ours
 	Log       *slog.Logger
 }
 
@@ -47,6 +48,9 @@ type process struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed after its end
 	kill *time.Timer   // nil: nobody asked it to end
+
+	strays map[int]bool // what it left behind and was told to end
+	forced atomic.Bool  // there is no more asking
 }
 
 // Passed are the signals that are passed on to the command. SIGTERM and SIGINT also begin its end.
@@ -116,10 +120,13 @@ func (s *Supervisor) Told() bool { return s.told }
 
 // Impatient calls f at the first SIGTERM or SIGINT that comes after Run, until ctx is done.
 func (s *Supervisor) Impatient(ctx context.Context, f func()) {
+	for len(s.caught) > 0 {
+		<-s.caught // it came while the command ended: one that comes together with the first is the same
+	}
 	for {
 		select {
 		case sig := <-s.caught:
-			if sig == syscall.SIGTERM || sig == os.Interrupt {
+			if (sig == syscall.SIGTERM || sig == os.Interrupt) && time.Since(s.asked) >= echo {
 				f()
 				return
 			}
@@ -173,7 +180,7 @@ func (s *Supervisor) start(vars []string) error {
 	if err := s.cfg.Reaper.Start(cmd); err != nil {
 		return fmt.Errorf("start %s: %w", s.cfg.Args[0], startError(err))
 	}
-	p := &process{cmd: cmd, done: make(chan struct{})}
+	p := &process{cmd: cmd, done: make(chan struct{}), strays: map[int]bool{}}
 	s.current = p
 	s.cfg.Log.Info("started the command", "command", s.cfg.Args[0], "pid", cmd.Process.Pid)
 	go func() { _ = s.cfg.Reaper.Wait(cmd); close(p.done) }()
@@ -256,7 +263,7 @@ func (s *Supervisor) replace() {
 
 // outlive ends what a command has left behind when it ended: that has its token, which is about to be revoked.
 func (s *Supervisor) outlive(p *process) {
-	if p.kill == nil && !p.gone() {
+	if p.kill == nil && !s.gone(p) {
 		s.cfg.Log.Info("the command has ended and left processes behind: ending them", "at_most", s.cfg.KillAfter)
 		s.ending, s.asked = true, time.Now()
 		s.onEnd()
@@ -272,8 +279,8 @@ func (s *Supervisor) outlive(p *process) {
 const (
 	// lingering is how often to look whether the rest of a command's group has ended: nobody tells.
 	lingering = 10 * time.Millisecond
-	// unburied is how long what was killed may go on to be seen, because nobody has buried it.
-	unburied = 2 * time.Second
+	// zombieGrace is how long what was killed may go on to be seen, because nobody has reaped it.
+	zombieGrace = 2 * time.Second
 	// echo is how long after a signal another one is taken for the same.
 	echo = 100 * time.Millisecond
 )
@@ -283,13 +290,25 @@ func (s *Supervisor) await(p *process, pass func(syscall.Signal)) {
 	defer p.settle()
 	poll := time.NewTicker(lingering)
 	defer poll.Stop()
-	latest := time.Now().Add(s.cfg.KillAfter + unburied)
+	latest := time.Now().Add(s.cfg.KillAfter + zombieGrace)
 	for {
 		select {
 		case sig := <-s.caught:
 			pass(sig.(syscall.Signal))
 		case <-poll.C:
-			if p.over() && (p.gone() || time.Now().After(latest)) {
+			switch { // they are ours only since their parents have ended
+			case p.forced.Load():
+				s.signalStrays(p, syscall.SIGKILL)
+			case p.kill != nil:
+				s.signalStrays(p, syscall.SIGTERM)
+			}
+			if p.over() && s.gone(p) {
+				return
+			}
+			if p.over() && time.Now().After(latest) {
+				if left := s.cfg.Reaper.Strays(); len(left) > 0 {
+					s.cfg.Log.Error("processes that the command has left behind do not end, and have its token", "pids", left)
+				}
 				return
 			}
 		}
@@ -306,9 +325,26 @@ func (p *process) over() bool {
 	}
 }
 
-// gone tells whether nothing is left of the command's group. One that shares ours is not looked at.
-func (p *process) gone() bool {
-	return !p.cmd.SysProcAttr.Setpgid || syscall.Kill(-p.cmd.Process.Pid, 0) == syscall.ESRCH
+// gone reports whether nothing is left of the command's group, nor of what has left that. A command that shares our
+// group is in a shell's hands, and what it leaves behind, too.
+func (s *Supervisor) gone(p *process) bool {
+	if !p.cmd.SysProcAttr.Setpgid {
+		return true
+	}
+	return syscall.Kill(-p.cmd.Process.Pid, 0) == syscall.ESRCH && len(s.cfg.Reaper.Strays()) == 0
+}
+
+// signalStrays signals what a command that has ended left behind with another process group.
+func (s *Supervisor) signalStrays(p *process, sig syscall.Signal) {
+	if !p.cmd.SysProcAttr.Setpgid || !p.over() {
+		return
+	}
+	for _, pid := range s.cfg.Reaper.Strays() {
+		if sig == syscall.SIGKILL || !p.strays[pid] {
+			p.strays[pid] = true
+			_ = syscall.Kill(pid, sig)
+		}
+	}
 }
 
 // duringReplacement is signal while the command is on its way out: it is only not started again.
@@ -349,6 +385,7 @@ func (s *Supervisor) send(sig syscall.Signal) {
 
 // force ends a process and, where it has a group, all that it started.
 func (s *Supervisor) force(p *process) {
+	p.forced.Store(true)
 	if p.cmd.SysProcAttr.Setpgid {
 		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
 		return

@@ -12,9 +12,9 @@ import (
 	"syscall"
 )
 
-// Reaper buries the processes whose parents are gone and which the kernel has given to us, since we
-// are PID 1. Commands that we start must be started and waited for through it. A nil Reaper only
-// does that.
+// Reaper reaps the processes whose parents are gone and which the kernel has given to us, since we
+// are PID 1, or asked for it. Commands that we start must be started and waited for through it. A nil Reaper only
+// does that. Without /proc it reaps nothing.
 type Reaper struct {
 	mu     sync.Mutex
 	spared map[int]bool
@@ -22,9 +22,10 @@ type Reaper struct {
 	ended  chan struct{}
 }
 
-// NewReaper returns a Reaper at work if this process is PID 1, else nil.
-func NewReaper() *Reaper {
-	if os.Getpid() != 1 {
+// NewReaper returns a Reaper at work if this process is PID 1, or, if it wants to adopt all that its commands leave
+// behind, on a system that can give them to it; else nil.
+func NewReaper(adopt bool) *Reaper {
+	if os.Getpid() != 1 && (!adopt || adoptOrphans() != nil) {
 		return nil
 	}
 	r := &Reaper{spared: map[int]bool{}, caught: make(chan os.Signal, 1), ended: make(chan struct{})}
@@ -36,7 +37,7 @@ func NewReaper() *Reaper {
 func (r *Reaper) run() {
 	defer close(r.ended)
 	for range r.caught {
-		r.bury()
+		r.reap()
 	}
 }
 
@@ -75,26 +76,57 @@ func (r *Reaper) Wait(cmd *exec.Cmd) error {
 	return err
 }
 
-// bury waits for all dead children that nobody else will wait for.
-func (r *Reaper) bury() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	dirs, _ := filepath.Glob("/proc/[0-9]*")
-	for _, dir := range dirs {
-		pid, err := strconv.Atoi(filepath.Base(dir))
-		if err != nil || r.spared[pid] || !isOurZombie(dir) {
-			continue
+// reap waits for all dead children that nobody else will wait for.
+func (r *Reaper) reap() {
+	for pid, state := range r.children() {
+		if state == "Z" {
+			_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
 		}
-		_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
 	}
 }
 
-// isOurZombie tells whether a process is dead and our child.
-func isOurZombie(dir string) bool {
+// Strays are the living processes that our commands have left behind, with a process group of their own or none: the
+// kernel has given them to us.
+func (r *Reaper) Strays() []int {
+	if r == nil {
+		return nil
+	}
+	var list []int
+	for pid, state := range r.children() {
+		if state != "Z" {
+			list = append(list, pid)
+		}
+	}
+	return list
+}
+
+// children are our children and their states, but for the commands that somebody waits for.
+func (r *Reaper) children() map[int]string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := map[int]string{}
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range dirs {
+		pid, err := strconv.Atoi(filepath.Base(dir))
+		if err != nil || r.spared[pid] {
+			continue
+		}
+		if state, ours := stateOf(dir); ours {
+			list[pid] = state
+		}
+	}
+	return list
+}
+
+// stateOf returns the state of a process, and whether it is our child.
+func stateOf(dir string) (state string, ours bool) {
 	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
 	if err != nil {
-		return false
+		return "", false
 	}
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])) // the name before may hold anything
-	return len(fields) > 1 && fields[0] == "Z" && fields[1] == strconv.Itoa(os.Getpid())
+	if len(fields) < 2 {
+		return "", false
+	}
+	return fields[0], fields[1] == strconv.Itoa(os.Getpid())
 }
