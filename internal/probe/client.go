@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,16 +23,22 @@ const askTimeout = 3 * time.Second
 // ErrNoAgent is wrapped by errors of Ask when no agent runs in the state directory.
 var ErrNoAgent = errors.New("no injector is running here")
 
-// Ask sends GET path to the agent of a state directory and returns status and body.
-func Ask(ctx context.Context, stateDir, path string) (int, []byte, error) {
-	return send(ctx, http.MethodGet, stateDir, path)
+// ErrSilent is wrapped by errors of Ask when an agent is there and does not answer.
+var ErrSilent = errors.New("the injector does not answer")
+
+// Ask sends GET path to the agent of a state directory and returns status and body. It waits for an answer that is held
+// for that long.
+func Ask(ctx context.Context, stateDir, path string, hold time.Duration) (int, []byte, error) {
+	return send(ctx, http.MethodGet, stateDir, path, hold)
 }
 
 // Tell asks the agent of a state directory to do something, and returns what it answers.
 func Tell(ctx context.Context, stateDir, what string) (string, error) {
-	code, body, err := send(ctx, http.MethodPost, stateDir, "/ask/"+what)
+	code, body, err := send(ctx, http.MethodPost, stateDir, "/ask/"+what, 0)
 	text := strings.TrimSpace(string(body))
 	switch {
+	case errors.Is(err, ErrSilent):
+		return "", fmt.Errorf("%w; if it goes on, it may still do what it was asked for", err)
 	case err != nil:
 		return "", err
 	case code == http.StatusNotFound:
@@ -42,8 +49,8 @@ func Tell(ctx context.Context, stateDir, what string) (string, error) {
 	return text, nil
 }
 
-func send(ctx context.Context, method, stateDir, path string) (int, []byte, error) {
-	client := &http.Client{Timeout: askTimeout, Transport: &http.Transport{DisableKeepAlives: true,
+func send(ctx context.Context, method, stateDir, path string, hold time.Duration) (int, []byte, error) {
+	client := &http.Client{Timeout: askTimeout + hold, Transport: &http.Transport{DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, stateDir) }}}
 	req, err := http.NewRequestWithContext(ctx, method, "http://injector"+path, nil)
 	if err != nil {
@@ -54,14 +61,17 @@ func send(ctx context.Context, method, stateDir, path string) (int, []byte, erro
 		return 0, nil, explain(err, stateDir)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	return resp.StatusCode, body, err
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 8<<20))
+	if err != nil {
+		return 0, nil, explain(err, stateDir)
+	}
+	return resp.StatusCode, body, nil
 }
 
-// AskReport returns all that the agent tells about itself.
-func AskReport(ctx context.Context, stateDir string) (Report, error) {
+// AskReport returns all that the agent tells about itself to somebody who asks about those outputs.
+func AskReport(ctx context.Context, stateDir string, outputs []string) (Report, error) {
 	var r Report
-	code, body, err := Ask(ctx, stateDir, "/status")
+	code, body, err := Ask(ctx, stateDir, "/status?"+url.Values{"output": outputs}.Encode(), 0)
 	if err != nil {
 		return r, err
 	}
@@ -98,5 +108,9 @@ func explain(err error, stateDir string) error {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%w (state directory %s)", ErrNoAgent, stateDir)
 	}
-	return fmt.Errorf("ask the agent in %s: %w", stateDir, errors.Unwrap(err))
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		return fmt.Errorf("%w within %v (state directory %s)", ErrSilent, askTimeout, stateDir)
+	}
+	return fmt.Errorf("%w: it ended, or was killed, while it was asked (state directory %s)", ErrSilent, stateDir)
 }

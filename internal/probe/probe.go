@@ -14,57 +14,23 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-
-	"github.com/balena-injector/injector/agent"
 )
 
 // SocketName is the socket's name in the state directory.
 const SocketName = "injector.sock"
 
-// Agent is what is asked.
-type Agent interface {
-	Ready() (bool, string)
-	Alive() bool
-}
-
-// Report is what the socket tells beyond probes: everything about a process and its keys.
-type Report struct {
-	Ready     bool          `json:"ready"`  // apps can rely on every key
-	Reason    string        `json:"reason"` // why not; empty if they can
-	PID       int           `json:"pid"`
-	Version   string        `json:"version"`
-	Command   string        `json:"command"`
-	ClockSkew time.Duration `json:"clock_skew_ns"` // how far the local clock is ahead
-	Keys      []KeyReport   `json:"keys"`
-}
-
-// KeyReport is everything about one key.
-type KeyReport struct {
-	Name string `json:"name,omitempty"` // in INJECTOR_KEYS; empty: the only one
-	agent.Status
-	Outputs       []string      `json:"outputs"`
-	SessionExpiry time.Time     `json:"session_expires,omitzero"` // by the server's clock
-	TTL           time.Duration `json:"ttl_ns"`
-	MaxTTL        time.Duration `json:"max_ttl_ns"`
-	Overlap       time.Duration `json:"overlap_ns"`
-	Untold        []string      `json:"untold,omitempty"` // notifications that failed at their last try, and why
-	// Credential says why the credential did not work when it was used or read last; empty if it did.
-	Credential string `json:"credential_trouble,omitempty"`
-}
-
 // Server answers. All fields are required.
 type Server struct {
-	Agent   Agent
 	Report  func() Report
+	Alive   func() bool // whether the main loop makes progress
 	Metrics func(io.Writer)
-	Outputs func() []string // the paths that this process keeps
 	// Ask does what a person asks for through the socket: "handover", "no-handover" or "reread".
 	Ask func(what string) (answer string, err error)
+
+	patience patience
 }
 
 // Serve answers on the listeners until ctx is done.
@@ -74,7 +40,7 @@ func (s *Server) Serve(ctx context.Context, socket, tcp net.Listener) error {
 		if l == nil {
 			return
 		}
-		srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: 10 * time.Second,
+		srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: writeTimeout, IdleTimeout: 10 * time.Second,
 			MaxHeaderBytes: 8 << 10, ConnState: newCrowd().note, ErrorLog: log.New(io.Discard, "", 0)}
 		group.Go(func() error {
 			defer context.AfterFunc(ctx, func() { _ = srv.Close() })()
@@ -89,18 +55,19 @@ func (s *Server) Serve(ctx context.Context, socket, tcp net.Listener) error {
 	return group.Wait()
 }
 
+// writeTimeout is how long an answer may take; one that is held takes longer.
+const writeTimeout = 10 * time.Second
+
 func (s *Server) public() *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, s.Agent.Alive(), "the agent's loop does not turn")
-	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		ready, reason := s.Agent.Ready()
-		if other := s.another(r.URL.Query()["output"]); other != "" {
-			ready, reason = false, other
+		if s.Alive() {
+			answer(w, true, "alive")
+			return
 		}
-		answer(w, ready, reason)
+		answer(w, false, "the main loop makes no progress")
 	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { s.ready(w, nil) })
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 		s.Metrics(w)
@@ -108,50 +75,57 @@ func (s *Server) public() *http.ServeMux {
 	return mux
 }
 
+// private is what the owner of the state directory may ask, beyond public.
 func (s *Server) private() *http.ServeMux {
-	mux := s.public()
+	mux := http.NewServeMux()
+	mux.Handle("/", s.public())
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		outputs := r.URL.Query()["output"]
+		if hold, err := time.ParseDuration(r.URL.Query().Get("hold")); err == nil {
+			hold = min(hold, MaxHold)
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(hold + writeTimeout))
+			s.patience.wait(r.Context(), hold, func() bool { return s.Report().For(outputs).Ready })
+		}
+		s.ready(w, outputs)
+	})
 	mux.HandleFunc("POST /ask/{what}", func(w http.ResponseWriter, r *http.Request) {
 		text, err := s.Ask(r.PathValue("what"))
 		if err != nil {
 			answer(w, false, err.Error())
 			return
 		}
-		_, _ = io.WriteString(w, text+"\n")
+		answer(w, true, text)
 	})
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(s.Report())
+		_ = json.NewEncoder(w).Encode(s.Report().For(r.URL.Query()["output"]))
 	})
 	return mux
 }
 
-// another says that this process does not keep one of the outputs that somebody asks about: two injectors can share a
-// state directory, though not at the same time. It returns "" if it keeps them all.
-func (s *Server) another(outputs []string) string {
-	if len(outputs) == 0 {
-		return ""
-	}
-	kept := s.Outputs()
-	for _, o := range outputs {
-		if !slices.Contains(kept, o) {
-			return fmt.Sprintf("the injector that uses this state directory keeps %s, and not %s: give the other one an INJECTOR_STATE_DIR of its own",
-				strings.Join(kept, ", "), o)
-		}
-	}
-	return ""
+func (s *Server) ready(w http.ResponseWriter, outputs []string) {
+	r := s.Report().For(outputs)
+	answer(w, r.Ready, r.Line(time.Now()))
 }
 
-func answer(w http.ResponseWriter, good bool, reason string) {
-	if good {
-		_, _ = io.WriteString(w, "ok\n")
-		return
+func answer(w http.ResponseWriter, good bool, text string) {
+	if !good {
+		w.WriteHeader(http.StatusServiceUnavailable)
 	}
-	w.WriteHeader(http.StatusServiceUnavailable)
-	_, _ = io.WriteString(w, reason+"\n")
+	_, _ = io.WriteString(w, text+"\n")
 }
 
 // maxSocketPath is how long a Unix socket's path may be.
 const maxSocketPath = 107
+
+// CheckSocket reports what would keep Listen from making the socket: something of its name that cannot be removed.
+func CheckSocket(dir string) error {
+	info, err := os.Lstat(filepath.Join(dir, SocketName))
+	if err == nil && info.IsDir() {
+		return fmt.Errorf("%s is a directory: remove it", filepath.Join(dir, SocketName))
+	}
+	return nil
+}
 
 // Listen makes the socket in an open state directory. The caller holds the directory's lock, so
 // a socket that is there is a dead agent's and is replaced.
