@@ -19,12 +19,14 @@ import (
 	"github.com/balena-injector/injector/agent"
 	"github.com/balena-injector/injector/balena"
 	"github.com/balena-injector/injector/internal/probe"
+	"github.com/balena-injector/injector/internal/words"
 	"github.com/balena-injector/injector/render"
 )
 
 // app is everything wired together for one command.
 type app struct {
 	command  string
+	started  time.Time
 	settings settings
 	log      *slog.Logger
 	client   *balena.Client
@@ -36,6 +38,8 @@ type app struct {
 	closers  []func() error
 	handover atomic.Pointer[time.Time] // until when a stop hands over
 	again    func()                    // reads everything again that can change; nil: nothing does
+
+	clockWrong atomic.Bool // which was said
 }
 
 // load reads the configuration and takes the credentials out of the environment.
@@ -77,7 +81,8 @@ func newLog(w io.Writer, level slog.Level, asJSON bool) *slog.Logger {
 
 // newApp wires an app. Close it.
 func newApp(command string, s settings, log *slog.Logger) (*app, error) {
-	a := &app{command: command, settings: s, log: log, requests: probe.NewRequests(), dirs: render.NewDirs(s.OnDisk), accounts: map[*accountSettings]*balena.Account{}}
+	a := &app{command: command, started: time.Now(), settings: s, log: log, requests: probe.NewRequests(),
+		dirs: render.NewDirs(s.OnDisk), accounts: map[*accountSettings]*balena.Account{}}
 	a.closers = append(a.closers, a.dirs.Close)
 	saveMemory(len(s.Keys))
 	if err := a.wire(); err != nil {
@@ -115,7 +120,7 @@ func (a *app) openState() error {
 	}
 	state, err := agent.OpenStateDir(a.settings.StateDir)
 	if err != nil {
-		return err
+		return at("INJECTOR_STATE_DIR", err)
 	}
 	a.state = state
 	a.closers = append(a.closers, state.Close)
@@ -125,12 +130,15 @@ func (a *app) openState() error {
 	return nil
 }
 
+// outputVariables name the paths of outputs.
+const outputVariables = "INJECTOR_OUTPUT or INJECTOR_TEMPLATES"
+
 // checkParents makes sure that nothing is created where no output may be. With several keys, one
 // that has no place must not stop the others.
 func (a *app) checkParents() error {
 	var errs []error
 	for _, k := range a.settings.Keys {
-		if err := a.newFiles(k).Prove(); err != nil {
+		if err := at(outputVariables, a.newFiles(k).Prove()); err != nil {
 			if k.Key != "" {
 				err = fmt.Errorf("key %s: %w", k.Key, err)
 			}
@@ -145,12 +153,27 @@ func (a *app) checkParents() error {
 
 func (a *app) newClient() (*balena.Client, error) {
 	cfg := a.settings.API
-	cfg.Observe = a.requests.Observe
+	cfg.Observe = func(kind, class string, took time.Duration) {
+		a.requests.Observe(kind, class, took)
+		a.noteClock()
+	}
 	client, err := balena.NewClient(cfg)
 	if err == nil {
 		a.closers = append(a.closers, func() error { client.Close(); return nil })
 	}
 	return client, err
+}
+
+// noteClock says once that this machine's clock is wrong, and once that it is right again.
+func (a *app) noteClock() {
+	skew, ok := a.client.Skew()
+	if wrong := skew.Abs() > wrongClock; ok && a.clockWrong.Swap(wrong) != wrong {
+		if wrong {
+			a.log.Warn("this machine's clock is wrong: the injector goes by balena's, but TLS and apps may not", "ahead", skew.Round(time.Second))
+		} else {
+			a.log.Info("this machine's clock is right again")
+		}
+	}
 }
 
 // Close releases everything, the lock last.
@@ -167,15 +190,12 @@ func (a *app) Close() error {
 func (a *app) serve(stop context.Context, hangup bool, work func() error) error {
 	socket, err := probe.Listen(a.state.Root(), a.state.Path())
 	if err != nil {
-		return fmt.Errorf("make the socket for probes: %w", err)
+		return at("INJECTOR_STATE_DIR", fmt.Errorf("make the socket for probes in %s: %w", a.state.Path(), err))
 	}
 	var tcp net.Listener
 	if a.settings.Listen != "" {
-		if tcp, err = net.Listen("tcp", a.settings.Listen); err != nil {
-			if errors.As(err, new(*net.DNSError)) {
-				err = errors.New("its host is not known here")
-			}
-			return errors.Join(fmt.Errorf("INJECTOR_LISTEN: %w", err), socket.Close())
+		if tcp, err = listen(a.settings.Listen); err != nil {
+			return errors.Join(err, socket.Close())
 		}
 		a.log.Info("listening for probes and metrics", "address", tcp.Addr().String())
 	}
@@ -185,7 +205,7 @@ func (a *app) serve(stop context.Context, hangup bool, work func() error) error 
 	if hangup {
 		defer a.onHangup(func() { a.reread(ctx); a.renew() })()
 	}
-	server := &probe.Server{Agent: a, Report: a.report, Outputs: a.outputs, Ask: a.ask,
+	server := &probe.Server{Alive: a.Alive, Report: a.report, Ask: a.ask,
 		Metrics: func(w io.Writer) { probe.WriteMetrics(w, a.report(), a.requests) }}
 	if tcp != nil {
 		group.Go(func() error { return server.Serve(ctx, nil, tcp) })
@@ -218,15 +238,6 @@ func (a *app) listenAgain() net.Listener {
 		return nil
 	}
 	return socket
-}
-
-// outputs are the paths that this process keeps.
-func (a *app) outputs() []string {
-	var list []string
-	for _, k := range a.keepers {
-		list = append(list, k.settings.paths()...)
-	}
-	return list
 }
 
 // watch looks after the files that are read again when they change.
@@ -314,39 +325,32 @@ func (a *app) onHangup(f func()) (undo func()) {
 	return func() { signal.Stop(caught); close(done) }
 }
 
-// Ready tells whether apps can rely on every key, and if not, on which.
-func (a *app) Ready() (bool, string) {
-	for _, k := range a.keepers {
-		if ready, reason := k.agent().Ready(); !ready {
-			if failure := k.failure.Load(); failure != nil {
-				reason = *failure
-			}
-			if k.settings.Key != "" {
-				reason = k.settings.Key + ": " + reason
-			}
-			return false, reason
-		}
-	}
-	return true, ""
-}
-
-// Alive tells whether every key's loop turns.
+// Alive reports whether every key's loop makes progress.
 func (a *app) Alive() bool {
 	return !slices.ContainsFunc(a.keepers, func(k *keeper) bool { return !k.agent().Alive() })
 }
 
 func (a *app) report() probe.Report {
 	skew, _ := a.client.Skew()
-	r := probe.Report{PID: os.Getpid(), Version: version(), Command: a.command, ClockSkew: skew}
-	r.Ready, r.Reason = a.Ready()
+	r := probe.Report{State: probe.Running, StateDir: a.state.Path(), PID: os.Getpid(), Version: version(), Command: a.command,
+		Started: a.started, API: a.settings.API.URL, Listen: a.settings.Listen, Ahead: words.Duration(skew.Round(time.Second))}
+	if until := a.handover.Load(); until != nil && time.Now().Before(*until) {
+		r.HandsOverUntil = until.Truncate(time.Second)
+	}
 	for _, k := range a.keepers {
 		r.Keys = append(r.Keys, k.report())
 	}
+	r.Judge()
 	return r
 }
 
 // lock keeps other injectors out of the state directory, waiting for one that is on its way out.
-func (a *app) lock(stop context.Context) error {
+func (a *app) lock(stop context.Context) (err error) {
+	defer func() {
+		if err == nil {
+			a.state.Sign(agent.Process{PID: os.Getpid(), Command: a.command, Version: version(), Started: a.started.UTC()})
+		}
+	}()
 	if err := a.state.TryLock(); !errors.Is(err, agent.ErrLocked) {
 		if doubt := a.state.Unlockable(); doubt != nil {
 			a.log.Warn("nothing keeps another injector out of the state directory: its file system has no locks", "error", doubt)
@@ -356,7 +360,7 @@ func (a *app) lock(stop context.Context) error {
 	a.log.Info("waiting for another injector to leave the state directory", "directory", a.state.Path(), "at_most", a.settings.InitTimeout)
 	ctx, cancel := context.WithTimeout(stop, a.settings.InitTimeout)
 	defer cancel()
-	err := a.state.Lock(ctx)
+	err = a.state.Lock(ctx)
 	if err != nil && stop.Err() != nil {
 		return errStopped
 	}

@@ -31,14 +31,17 @@ func commands() []command {
 		{name: "wait", args: "[-- CMD …]", does: "block until the outputs are published, then become CMD", exits: "0, 1 after INJECTOR_INIT_TIMEOUT, or CMD's", asks: true, run: runWait,
 			details: "For platforms that cannot wait for a healthy sidecar. It needs no credential, only INJECTOR_OUTPUT,\nINJECTOR_TEMPLATES or INJECTOR_KEYS as the sidecar has them."},
 		{name: "install", args: "DIR", does: "copy this program to DIR/injector, for exec and wait in other images", exits: "0", asks: true, run: runInstall},
-		{name: "revoke", args: "[--expired]", does: "revoke all keys of the journal, remove the outputs", exits: "0 all gone", run: runRevoke,
+		{name: "revoke", args: "[--expired]", does: "revoke all keys of the journal, remove the outputs", exits: "0 all gone that can be revoked", run: runRevoke,
 			details: "Refuses beside a live agent. With --expired it also deletes, by id, keys of this INJECTOR_NAME\nthat expired more than 7 days ago: the server never does."},
 		{name: "handover", args: "[--undo]", does: "make the next stop of the running injector leave its keys to the next start", exits: "0, or 1 if none runs", asks: true, run: runHandover,
 			details: "For restarting or upgrading the sidecar beside a running app: for ten minutes a SIGTERM or SIGINT hands\nover as SIGQUIT does, instead of revoking. Replace the injector right after it; --undo if you do not."},
-		{name: "healthcheck", args: "[--live]", does: "ask the running agent: ready? (--live: alive?)", exits: "0 yes, 1 no", asks: true, run: runHealthcheck},
-		{name: "status", args: "[--json]", does: "what the running agent holds", exits: "0, or 1 if none runs", asks: true, run: runStatus},
-		{name: "explain", does: "the schedule in words: the running agent's, or the configuration's", exits: "0", run: runExplain},
-		{name: "check", args: "[--now]", does: "try configuration, directories, API and credential, without minting", exits: "0 all well", run: runCheck,
+		{name: "healthcheck", args: "[--live] [--hold=1m]", does: "say in one line whether apps can rely on the key, and if not, why (--live: alive?)",
+			exits: "0 yes, 1 no", asks: true, run: runHealthcheck,
+			details: "With --hold, for engines that ask every few seconds: news is answered at once, and what is known already when it\nchanges, or after that time, 5m at most. The line is that of status."},
+		{name: "status", args: "[--json]", does: "what the running injector holds, what fails and what would help; or what one has left that does not run",
+			exits: "0, or 1 if none runs that keeps these outputs", asks: true, run: runStatus},
+		{name: "explain", does: "the same as status in sentences, with what comes next; without a running injector also what one would do", exits: "0", run: runExplain},
+		{name: "check", args: "[--now]", does: "try what run would do, without minting: configuration, directories, addresses, API and credential", exits: "0 all well", run: runCheck,
 			details: "A login that balena refused is not tried again at once, since ten refusals lock an account out for an hour.\n--now tries it all the same, up to eight in an hour, and a running injector with the same settings then goes on."},
 		{name: "version", does: "print the version", exits: "0", asks: true, run: runVersion},
 		{name: "help", args: "[COMMAND]", does: "this text", exits: "0", asks: true, run: runHelp},
@@ -102,6 +105,9 @@ func runHelp(in *invocation) error {
 			return nil
 		}
 		return silentlyUnknown(in, in.args[0])
+	}
+	if len(in.args) > 1 {
+		return in.flags("help", nil)
 	}
 	printUsage(in.stdout)
 	_, _ = io.WriteString(in.stdout, "\nEnvironment variables (with their defaults; [_FILE]: or NAME_FILE, the path of a file that is watched):\n\n")

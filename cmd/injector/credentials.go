@@ -61,7 +61,11 @@ func (s scope) hasCredential() bool {
 // credentials finds out what to log in with: the first kind that is there.
 func (p *parser) credentials(s *settings, a *accountSettings) {
 	c := &a.Credentials
+	p.onlyOne("BALENA_USERNAME")
 	c.Username = strings.TrimSpace(os.Getenv(p.scope.own("BALENA_USERNAME")))
+	if err := balena.CheckUsername(c.Username); err != nil {
+		p.fail(p.scope.own("BALENA_USERNAME"), "is not usable", err.Error())
+	}
 	c.Password = p.secret(s, "BALENA_PASSWORD")
 	c.TOTP = p.secret(s, "BALENA_TOTP_SECRET")
 	c.Session = p.secret(s, "BALENA_SESSION_TOKEN")
@@ -72,7 +76,6 @@ func (p *parser) credentials(s *settings, a *accountSettings) {
 		p.fail(p.scope.own("BALENA_USERNAME"), "is missing beside the password", "give the account's name or e-mail address")
 	case c.Password != nil:
 		a.Login = strings.ToLower(c.Username)
-		p.totp(c)
 		if c.Session != nil {
 			s.Warnings = append(s.Warnings, p.scope.own("BALENA_SESSION_TOKEN")+" is not used: there is a password")
 		}
@@ -88,7 +91,8 @@ func (p *parser) credentials(s *settings, a *accountSettings) {
 	default:
 		if before == 0 || !p.mentions("BALENA_") {
 			p.fail("BALENA_USERNAME", "and a password are missing",
-				"set both, the password in BALENA_PASSWORD or BALENA_PASSWORD_FILE; or set BALENA_SESSION_TOKEN or BALENA_SESSION_TOKEN_FILE; or, for fleet and device keys, BALENA_API_KEY_FILE"+strayCredential())
+				"set both, the password in BALENA_PASSWORD or BALENA_PASSWORD_FILE; or set BALENA_SESSION_TOKEN or "+
+					"BALENA_SESSION_TOKEN_FILE; or, for fleet and device keys, BALENA_API_KEY_FILE"+strayCredential())
 		}
 	}
 }
@@ -113,6 +117,9 @@ func strayCredential() string {
 		if name == userKeyVariable {
 			return ". BALENA_API_KEY is set, and not used: put a user key into a file"
 		}
+		if slices.Contains(staticTokens, name) {
+			return ". " + name + " is set, and not used: the injector makes such tokens, and needs a login for that"
+		}
 		if near := nearest(name, known); near != "" {
 			return ". " + name + " is set: did you mean " + near + "?"
 		}
@@ -129,37 +136,30 @@ func (p *parser) mentions(prefix string) bool {
 	return false
 }
 
-func (p *parser) totp(c *balena.Credentials) {
-	if c.TOTP == nil {
-		return
-	}
-	if secret, err := c.TOTP(); err == nil {
-		if _, err := balena.TOTP(secret, 0); err != nil {
-			p.fail("BALENA_TOTP_SECRET", "is not usable", err.Error())
-		}
-	}
-}
-
 // session checks a session token, which is all there is to log in with.
 func (p *parser) session(s *settings, c *balena.Credentials) {
 	token, err := c.Session()
 	if err != nil {
 		return
 	}
-	ends, err := balena.CheckSession(token)
-	switch {
-	case err != nil:
-		p.fail("BALENA_SESSION_TOKEN", "is not usable", err.Error()+"; copy it whole from the dashboard (Preferences, Access tokens)")
-	case os.Getenv("INJECTOR_SESSION_CACHE") == "":
-		s.Warnings = append(s.Warnings, fmt.Sprintf("%s is the only credential, and INJECTOR_SESSION_CACHE is not set: a start after %s fails, and so does one that has to mint more than 20 minutes after that login",
+	ends, err := balena.SessionExpiry(token)
+	if err == nil && os.Getenv("INJECTOR_SESSION_CACHE") == "" {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%s is the only credential, and INJECTOR_SESSION_CACHE is not set: a "+
+			"start after %s fails, and so does one that has to mint more than 20 minutes after that login",
 			p.scope.named("BALENA_SESSION_TOKEN"), ends.UTC().Format(time.RFC3339)))
 	}
+}
+
+// forms are what a credential's text must be like.
+var forms = map[string]func(key.Secret) error{
+	"BALENA_PASSWORD": balena.CheckPassword, "BALENA_TOTP_SECRET": balena.CheckTOTPSecret,
+	"BALENA_SESSION_TOKEN": balena.CheckSessionToken, userKeyVariable: balena.CheckUserKey,
 }
 
 // secret returns the source of a credential, or nil if it is not set.
 func (p *parser) secret(s *settings, name string) balena.Source {
 	p.onlyOneName(name)
-	isUserKey := name == userKeyVariable
+	isUserKey, check := name == userKeyVariable, forms[name]
 	name, fileName := p.scope.own(name), p.scope.own(name+"_FILE")
 	value, file := os.Getenv(name), os.Getenv(fileName)
 	switch {
@@ -170,8 +170,8 @@ func (p *parser) secret(s *settings, name string) balena.Source {
 		p.fail(name, "and "+fileName+" are both set", "keep one")
 	}
 	if value != "" {
-		secret := key.NewSecret(value)
-		p.edges(s, name, secret)
+		secret := key.NewSecret(withoutLineEnd(value))
+		p.form(s, name, secret, check)
 		return func() (key.Secret, error) { return secret, nil }
 	}
 	if file == "" {
@@ -179,17 +179,23 @@ func (p *parser) secret(s *settings, name string) balena.Source {
 	}
 	if !filepath.IsAbs(file) {
 		// Not shown: who mixes the two variables up has put the secret itself here.
-		p.fail(fileName, "is not the absolute path of a file", "give a path such as /run/secrets/balena, and what is in the file stays out of the environment")
+		p.fail(fileName, "is not the absolute path of a file", "give a path such as /run/secrets/balena, and what is in the "+
+			"file stays out of the environment")
 	} else if secret, err := readSecret(file); err != nil {
 		p.fail(fileName, "cannot be used", err.Error())
 	} else {
-		p.edges(s, fileName, secret)
+		p.form(s, fileName, secret, check)
 	}
 	if !slices.Contains(s.Files, file) {
 		s.Files = append(s.Files, file)
 	}
 	return func() (key.Secret, error) {
 		secret, err := readSecret(file)
+		if err == nil {
+			if err = check(secret); err != nil {
+				err = fmt.Errorf("file %s is not usable: %w", file, err)
+			}
+		}
 		if err != nil {
 			err = fmt.Errorf("%s: %w", fileName, err)
 		}
@@ -197,27 +203,44 @@ func (p *parser) secret(s *settings, name string) balena.Source {
 	}
 }
 
+// form refuses a credential that cannot be one, and warns of what nobody sees in it and what would cost a refused login.
+func (p *parser) form(s *settings, variable string, secret key.Secret, check func(key.Secret) error) {
+	if err := check(secret); err != nil {
+		p.fail(variable, "is not usable", err.Error())
+		return
+	}
+	text := secret.Reveal()
+	if strings.TrimSpace(text) != text && strings.Contains(variable, "PASSWORD") { // tokens are trimmed
+		s.Warnings = append(s.Warnings, variable+" begins or ends with white space, which counts as part of it")
+	}
+	if balena.InQuotes(text) {
+		s.Warnings = append(s.Warnings, "what "+variable+" gives is between quotes, which count as part of it: remove them if they do not "+
+			"belong to the password")
+	}
+}
+
 // onlyOneName refuses a credential that is set by both of its names.
 func (p *parser) onlyOneName(name string) {
 	for _, name := range []string{name, name + "_FILE"} {
-		if p.scope.key == "" && name != userKeyVariable && os.Getenv(name) != "" && os.Getenv(otherName(name)) != "" {
-			p.fail(name, "and "+otherName(name)+" are both set", "keep one")
+		if name != userKeyVariable {
+			p.onlyOne(name)
 		}
 	}
 }
 
-// edges warns of what nobody sees in a credential, and what costs a refused login.
-func (p *parser) edges(s *settings, variable string, secret key.Secret) {
-	text := secret.Reveal()
-	if strings.TrimSpace(text) != text || strings.HasPrefix(text, "\ufeff") || strings.ContainsRune(text, 0) {
-		s.Warnings = append(s.Warnings, variable+" begins or ends with white space, or has a byte order mark or a zero byte: they count as part of it")
+func (p *parser) onlyOne(name string) {
+	if p.scope.key == "" && os.Getenv(name) != "" && os.Getenv(otherName(name)) != "" {
+		p.fail(name, "and "+otherName(name)+" are both set", "keep one")
 	}
 }
+
+// withoutLineEnd cuts off the line breaks that editors, shells and env files add: they belong to no credential.
+func withoutLineEnd(text string) string { return strings.TrimRight(text, "\r\n") }
 
 // readSecret reads a credential's file. The line break that editors add does not belong to it.
 func readSecret(path string) (key.Secret, error) {
 	data, err := readFile(path)
-	text := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
+	text := withoutLineEnd(string(data))
 	if err == nil && text == "" {
 		err = errors.New("file " + path + " is empty")
 	}

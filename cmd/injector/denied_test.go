@@ -52,7 +52,8 @@ func TestSystemCallsThatAreDenied(t *testing.T) {
 		t.Run(fmt.Sprint(errno), func(t *testing.T) {
 			t.Parallel()
 			s := newStage(t, balenatest.Options{})
-			record, app := filepath.Join(s.dir, "record"), filepath.Join(s.dir, "olddaemond")
+			name := "olddaemon" + itoa(int(errno)) // the other one must not get its signals
+			record, app := filepath.Join(s.dir, "record"), filepath.Join(s.dir, name)
 			writeText(t, app, "#!/bin/sh\ntrap 'echo told >> "+record+"' HUP\necho ready >> "+record+"\nwhile :; do sleep 0.05; done\n")
 			if err := os.Chmod(app, 0o755); err != nil {
 				t.Fatal(err)
@@ -63,7 +64,7 @@ func TestSystemCallsThatAreDenied(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); _ = cmd.Wait() }()
-			s.set(deny, strconv.Itoa(int(errno)), "INJECTOR_NOTIFY_SIGNAL", "HUP:olddaemond", "INJECTOR_CHECK_INTERVAL", "1s")
+			s.set(deny, strconv.Itoa(int(errno)), "INJECTOR_NOTIFY_SIGNAL", "HUP:"+name, "INJECTOR_CHECK_INTERVAL", "1s")
 			s.eventually("the app", func() bool { return len(lines(record)) == 1 })
 			s.want(0, "check")
 			s.want(0, "init")

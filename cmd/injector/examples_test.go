@@ -62,8 +62,10 @@ func runExample(t *testing.T, path, says string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	secrets := filepath.Join(s.dir, "secrets")
+	mountSmall(t, secrets)
 	cmd := exec.Command("sh", path)
-	cmd.Env = []string{"PATH=" + bin + ":" + clients + ":" + os.Getenv("PATH"), "HOME=" + s.dir, "SECRETS=" + s.dir, "BALENA_API_URL=" + s.url,
+	cmd.Env = []string{"PATH=" + bin + ":" + clients + ":" + os.Getenv("PATH"), "HOME=" + s.dir, "SECRETS=" + secrets, "BIN=" + filepath.Join(s.dir, "opt"), "BALENA_API_URL=" + s.url,
 		"BALENA_USERNAME=" + s.env["BALENA_USERNAME"], "BALENA_PASSWORD=" + s.env["BALENA_PASSWORD"]}
 	if strings.Contains(path, "inside-another-image") {
 		cmd.Env = append(cmd.Env, become+"=1")
@@ -93,6 +95,34 @@ func runExample(t *testing.T, path, says string) {
 		t.Error("no key was minted")
 	}
 	s.wantLive(0)
+}
+
+// mountSmall makes a place in memory of the size that the README's own preparation gives it.
+func mountSmall(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=1m,mode=0700"); err != nil {
+		t.Fatalf("mounting takes root: %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+}
+
+// TestExamplesNeedNoMoreThanTheREADMEGives checks that each example which reads the API's URL has a value for it.
+func TestExamplesNeedNoMoreThanTheREADMEGives(t *testing.T) {
+	scripts, _ := filepath.Glob(examplesDir + "/*.sh")
+	for _, path := range scripts {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const given = `export BALENA_API_URL="${BALENA_API_URL:-https://api.balena-cloud.com}"`
+		text := strings.Replace(string(raw), given, "", 1)
+		if strings.Contains(text, "BALENA_API_URL") && text == string(raw) {
+			t.Errorf("%s reads BALENA_API_URL, which is optional", path)
+		}
+	}
 }
 
 // TestDocsOfApps checks that the page which leads users to their five lines names every example and

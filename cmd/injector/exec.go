@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os/exec"
 	"slices"
@@ -45,8 +46,12 @@ func runExec(in *invocation) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.Close()) }()
+	defer func() { a.sign(err); a.vacate() }()
 	a.sayHello()
-	return a.serve(in.stop, false, func() error { return a.supervise(in, args) })
+	reaper := child.NewReaper(true)
+	defer reaper.Stop()
+	a.prepareNotices(reaper)
+	return a.serve(in.stop, false, func() error { return a.supervise(in, reaper, args) })
 }
 
 // newExecApp wires an app in a place where it is alone. Another exec may take a free place before it is locked.
@@ -58,14 +63,15 @@ func newExecApp(in *invocation, s settings, log *slog.Logger) (*app, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err = a.state.TryLock(); errors.Is(err, agent.ErrLocked) && (freePlace(wanted) == s.StateDir || try == mostExecs) {
+		if err = a.state.TryLock(); err == nil || errors.Is(err, agent.ErrLocked) && (freePlace(wanted) == s.StateDir || try == mostExecs) {
 			err = a.lock(in.stop)
 		}
 		if err == nil {
 			return a, nil
 		}
 		err = errors.Join(err, a.Close())
-		if !errors.Is(err, agent.ErrLocked) || try >= mostExecs {
+		// An exec that ends removes the place that it has chosen: this one may have been opened just before.
+		if !errors.Is(err, agent.ErrLocked) && !errors.Is(err, fs.ErrNotExist) || try >= mostExecs {
 			return nil, err
 		}
 	}
@@ -87,10 +93,8 @@ func (in *invocation) command(name string) ([]string, error) {
 
 // supervise keeps the keys while the command runs. The signals are the supervisor's: it passes them
 // on. One more that asks for the end, when the command has ended, leaves the keys as they are.
-func (a *app) supervise(in *invocation, args []string) error {
+func (a *app) supervise(in *invocation, reaper *child.Reaper, args []string) error {
 	s := a.settings
-	reaper := child.NewReaper()
-	defer reaper.Stop()
 	sup := child.New(child.Config{Args: args, Environ: childEnviron(), KillAfter: s.KillAfter, Restart: s.RestartChild, Signal: s.SignalChild, Reaper: reaper, Log: a.log})
 	if in.stop.Err() != nil { // the signal came before the supervisor caught them
 		return silentError{exitCode(128 + int(syscall.SIGTERM))}
@@ -99,7 +103,7 @@ func (a *app) supervise(in *invocation, args []string) error {
 	kill, abandon := context.WithCancel(context.WithoutCancel(in.kill))
 	defer abandon()
 	v := newVars(a, sup.Vars)
-	defer a.notifyAll(reaper)()
+	defer a.startNotices()()
 
 	orphans := make(chan struct{})
 	var orphansError error
@@ -133,6 +137,8 @@ func (a *app) supervise(in *invocation, args []string) error {
 		return failed // the agents gave up
 	case errors.Is(err, child.ErrNotStarted) && !errors.As(failed, new(*agent.LeftError)):
 		// A signal; there was nothing to go wrong.
+	case errors.Is(err, child.ErrNotStarted):
+		a.log.Error("stopped before the command was started, and not all went well after that", "error", failed)
 	case failed != nil:
 		a.log.Error("the command has ended, and not all went well after that", "error", failed)
 	}

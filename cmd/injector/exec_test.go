@@ -13,6 +13,7 @@ import (
 
 	"github.com/balena-injector/injector/balena/balenatest"
 	"github.com/balena-injector/injector/internal/child"
+	"github.com/balena-injector/injector/internal/tally"
 	"golang.org/x/sys/unix"
 )
 
@@ -87,7 +88,7 @@ func TestChildrenHaveNoCredential(t *testing.T) {
 		},
 		"files": func(s *stage, file func(string) string) {
 			s.set("BALENA_PASSWORD_FILE", file(s.env["BALENA_PASSWORD"]), "BALENA_TOTP_SECRET_FILE", file(totp),
-				"BALENA_SESSION_TOKEN_FILE", file(s.server.Session(s.server.DefaultUser(), 0)), "BALENA_API_KEY_FILE", file("a user key"))
+				"BALENA_SESSION_TOKEN_FILE", file(s.server.Session(s.server.DefaultUser(), 0)), "BALENA_API_KEY_FILE", file("0123456789abcdef0123456789abcdef"))
 			delete(s.env, "BALENA_PASSWORD")
 		},
 		"other names": func(s *stage, file func(string) string) {
@@ -205,7 +206,9 @@ func TestExecPassesSignals(t *testing.T) {
 	if code := p.wait(8 * time.Second); code != 3 {
 		t.Errorf("exit %d", code)
 	}
-	if got := strings.Join(lines(record), " "); got != "ready HUP USR1 USR2 QUIT ALRM WINCH CONT TERM" {
+	// The end comes with a CONT, for a command that is stopped; this shell may see that before it is gone.
+	got := strings.Replace(strings.Join(lines(record), " "), "TERM CONT", "TERM", 1)
+	if got != "ready HUP USR1 USR2 QUIT ALRM WINCH CONT TERM" {
 		t.Errorf("seen: %s", got)
 	}
 	s.wantLive(0)
@@ -233,7 +236,7 @@ func TestExecEndsByForce(t *testing.T) {
 			if code := p.wait(8 * time.Second); code != 137 {
 				t.Errorf("exit %d", code)
 			}
-			if took := time.Since(began); took > 4*time.Second {
+			if took := time.Since(began); took > tally.Slow(4*time.Second) {
 				t.Errorf("it took %v", took)
 			}
 			if raw, err := os.ReadFile("/proc/" + lines(pids)[1] + "/stat"); err == nil && !strings.Contains(string(raw), ") Z ") {

@@ -24,7 +24,7 @@ func runHandover(in *invocation) error {
 	if undo {
 		what = "no-handover"
 	}
-	at, err := placeFor(in.environ)
+	at, err := in.place()
 	if err != nil {
 		return err
 	}

@@ -52,7 +52,7 @@ func fill(t *testing.T, path string) {
 }
 
 func (s *stage) isReady() bool {
-	code, _, err := probe.Ask(s.t.Context(), s.stateDir(), "/readyz")
+	code, _, err := probe.Ask(s.t.Context(), s.stateDir(), "/readyz", 0)
 	return err == nil && code == http.StatusOK
 }
 

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -12,7 +15,6 @@ import (
 	"github.com/balena-injector/injector/agent"
 	"github.com/balena-injector/injector/balena"
 	"github.com/balena-injector/injector/internal/child"
-	"github.com/balena-injector/injector/internal/probe"
 	"github.com/balena-injector/injector/key"
 )
 
@@ -58,9 +60,7 @@ func (a *app) run(stop, kill context.Context) error {
 	var beside sync.WaitGroup
 	var orphans error
 	beside.Go(func() { orphans = a.drainOrphans(stop, kill) })
-	reaper := child.NewReaper()
-	defer reaper.Stop()
-	defer a.notifyAll(reaper)()
+	defer a.startNotices()()
 	err := a.each(func(k *keeper) error { return k.run(stop, kill) })
 	beside.Wait()
 	return errors.Join(err, orphans)
@@ -87,8 +87,38 @@ func (in *invocation) keep(name string, work func(*app) error) (err error) {
 	if err := a.lock(in.stop); err != nil {
 		return err
 	}
+	defer func() { a.sign(err) }()
 	a.sayHello()
+	if name == "run" {
+		reaper := child.NewReaper(false)
+		defer reaper.Stop()
+		a.prepareNotices(reaper)
+	}
 	return a.serve(in.stop, true, func() error { return work(a) })
+}
+
+// sign writes down for who asks later how this process left the state directory.
+func (a *app) sign(err error) {
+	p := agent.Process{PID: os.Getpid(), Command: a.command, Version: version(), Started: a.started.UTC(),
+		End: agent.EndStopped, Ended: time.Now().UTC()}
+	switch {
+	case errors.Is(err, errStuck):
+		return // what hangs may hold a lock
+	case errors.As(err, new(*agent.LeftError)):
+		p.End, p.Error = agent.EndLeft, err.Error()
+	case err != nil && !errors.As(err, new(silentError)):
+		p.Error = err.Error()
+	case a.handedOver():
+		p.End = agent.EndHandedOver
+	case a.command == "init":
+		p.End = agent.EndPublished
+	}
+	a.state.Sign(p)
+}
+
+// handedOver reports whether a key was left to the next start.
+func (a *app) handedOver() bool {
+	return slices.ContainsFunc(a.keepers, func(k *keeper) bool { return k.agent().Status().Phase == "handing over" })
 }
 
 // sayHello tells what is about to be done.
@@ -121,9 +151,23 @@ func runRevoke(in *invocation) (err error) {
 	}
 	s.ShutdownTimeout = max(s.ShutdownTimeout, s.InitTimeout) // nobody is about to kill this command
 	s.ShutdownDelay = 0
-	if !expired && !exists(s.StateDir) {
-		return fmt.Errorf("there is no state directory %s, so nothing is known to revoke: set INJECTOR_OUTPUT or INJECTOR_STATE_DIR as the injector had them", s.StateDir)
+	if places := leftPlaces(s.StateDir); len(places) > 0 { // of execs that ran side by side
+		s.StateDir = places[0]
+		for _, place := range places[1:] {
+			other := s
+			other.StateDir = place
+			err = errors.Join(err, in.revokeIn(other, log, false))
+		}
 	}
+	if !expired && !exists(s.StateDir) {
+		return fmt.Errorf("there is no state directory %s, so nothing is known to revoke: "+
+			"set INJECTOR_OUTPUT or INJECTOR_STATE_DIR as the injector had them", s.StateDir)
+	}
+	return errors.Join(err, in.revokeIn(s, log, expired))
+}
+
+// revokeIn revokes what one state directory names.
+func (in *invocation) revokeIn(s settings, log *slog.Logger, expired bool) (err error) {
 	a, err := newApp("revoke", s, log)
 	if err != nil {
 		return err
@@ -134,6 +178,7 @@ func runRevoke(in *invocation) (err error) {
 	} else if err != nil {
 		return err
 	}
+	defer func() { a.sign(err); a.vacate() }()
 	err = a.each(func(k *keeper) error { return k.named(k.agent().Revoke(in.stop, in.kill)) })
 	orphans := a.endOrphans(func(orphan *agent.Agent) error { return orphan.Revoke(in.stop, in.kill) })
 	if err = errors.Join(err, orphans); err != nil {
@@ -173,85 +218,4 @@ func deleteExpired(ctx context.Context, issuer *balena.Issuer, prefix string) (d
 		}
 		last = next
 	}
-}
-
-func runCheck(in *invocation) (err error) {
-	now := false
-	if err := in.flags("check", func(f *flag.FlagSet) { f.BoolVar(&now, "now", false, "") }); err != nil {
-		return err
-	}
-	say := func(what string) { _, _ = fmt.Fprintf(in.stdout, "ok  %s\n", what) }
-	s, log, err := in.load(false)
-	if err != nil {
-		return err
-	}
-	say("configuration")
-	a, err := newApp("check", s, log)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, a.Close()) }()
-	for _, k := range a.keepers {
-		if err := k.named(k.files.Prove()); err != nil {
-			return err
-		}
-		for _, o := range k.settings.Outputs {
-			say(fmt.Sprintf("output %s can be rendered and written with mode %04o", o.Path, o.Mode))
-		}
-	}
-	say("state directory " + s.StateDir)
-	ctx, cancel := context.WithTimeout(in.stop, s.InitTimeout)
-	defer cancel()
-	for _, k := range a.keepers {
-		if now {
-			k.account.TryNow(ctx)
-		}
-		if err := k.named(k.check(ctx, in, say)); err != nil {
-			return err
-		}
-	}
-	if now { // an injector that rests because of earlier refusals may go on
-		if answer, err := probe.Tell(ctx, s.StateDir, "reread"); err == nil {
-			say("the injector that runs here: " + answer)
-		}
-	}
-	return a.advisories(in, ctx)
-}
-
-// check tries the credential of one key.
-func (k *keeper) check(ctx context.Context, in *invocation, say func(string)) error {
-	s := k.settings
-	user, target, err := k.issuer.Identify(ctx)
-	for key.Is(err, key.Busy) && ctx.Err() == nil {
-		_, wait := key.ClassOf(err)
-		_, _ = fmt.Fprintf(in.stdout, "... %v; waiting %v\n", err, wait.Round(time.Second))
-		select {
-		case <-time.After(wait):
-			user, target, err = k.issuer.Identify(ctx)
-		case <-ctx.Done():
-		}
-	}
-	if err != nil {
-		return err
-	}
-	say(fmt.Sprintf("API %s accepts the credential of user %d", k.app.settings.API.URL, user))
-	if s.Target.String() != "" {
-		say(fmt.Sprintf("%s %s has id %d", s.Kind, s.Target, target))
-	}
-	say("a " + string(s.Kind) + " key could be minted now; none was")
-	return nil
-}
-
-// advisories tells what works now and will not for ever.
-func (a *app) advisories(in *invocation, ctx context.Context) error {
-	note := func(text string) { _, _ = fmt.Fprintf(in.stdout, "note %s\n", text) }
-	for settings, account := range a.accounts {
-		if ends := account.SessionExpiry(); settings.Credentials.Password == nil && !ends.IsZero() {
-			note("the session token runs out on " + ends.UTC().Format(time.RFC3339) + " unless it can be refreshed; a start after that fails")
-		}
-	}
-	if skew, ok := a.client.Skew(); ok && skew.Abs() > time.Minute {
-		note(fmt.Sprintf("this machine's clock is off by %v; the injector does not mind, TLS may", skew.Round(time.Second)))
-	}
-	return ctx.Err()
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/balena-injector/injector/internal/notify"
 	"github.com/balena-injector/injector/internal/probe"
 	"github.com/balena-injector/injector/internal/rootdir"
+	"github.com/balena-injector/injector/internal/words"
 	"github.com/balena-injector/injector/key"
 	"github.com/balena-injector/injector/render"
 )
@@ -38,7 +39,7 @@ type keeper struct {
 func (a *app) newKeeper(s keySettings) *keeper {
 	k := &keeper{app: a, settings: s, log: a.log, account: a.accounts[s.Account], budget: newBudget(s), retract: func() {}}
 	if s.Key != "" {
-		k.log = a.log.With("for", s.Key)
+		k.log = a.log.With("key", s.Key)
 	}
 	k.files = a.newFiles(s)
 	k.issuer = balena.NewIssuer(k.account, balena.IssuerConfig{Kind: s.Kind, Target: s.Target, Description: s.Description, Gate: k.budget})
@@ -142,8 +143,16 @@ func (k *keeper) report() probe.KeyReport {
 			untold = append(untold, failure)
 		}
 	}
-	return probe.KeyReport{Name: k.settings.Key, Status: k.agent().Status(), Outputs: k.settings.paths(), SessionExpiry: k.account.SessionExpiry(),
-		TTL: t.TTL, MaxTTL: t.MaxTTL, Overlap: t.Overlap, Untold: untold, Credential: k.account.CredentialTrouble()}
+	r := probe.KeyReport{Name: k.settings.Key, Status: k.agent().Status(), Outputs: k.settings.paths(), Login: k.account.Login(),
+		SessionExpiry: k.account.SessionExpiry(), TTL: words.Duration(t.TTL), MaxTTL: words.Duration(t.MaxTTL),
+		Overlap: words.Duration(t.Overlap), Untold: untold}
+	if failure := k.failure.Load(); failure != nil {
+		r.Ready, r.Reason = false, *failure
+	}
+	if err := k.account.CredentialTrouble(); err != nil {
+		r.Credential = &probe.Credential{Error: err.Error(), Fix: k.advise(err)}
+	}
+	return r
 }
 
 // newAccount makes the account of one credential.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/balena-injector/injector/balena/balenatest"
+	"github.com/balena-injector/injector/internal/tally"
 	"github.com/balena-injector/injector/key"
 )
 
@@ -140,7 +141,7 @@ func TestSeveralKeysShareOneStop(t *testing.T) {
 	if code := p.wait(6 * time.Second); code != int(exitLeft) {
 		t.Errorf("exit %d", code)
 	}
-	if took := time.Since(began); took > 4*time.Second {
+	if took := time.Since(began); took > tally.Slow(4*time.Second) {
 		t.Errorf("it took %v", took)
 	}
 	for _, k := range live {
@@ -184,7 +185,7 @@ func TestManyKeys(t *testing.T) {
 	const keys = 1000
 	s := newStage(t, balenatest.Options{})
 	delete(s.env, "INJECTOR_OUTPUT")
-	s.set("INJECTOR_TTL", "1h", "INJECTOR_LOG_LEVEL", "error", "INJECTOR_SHUTDOWN_TIMEOUT", "60s")
+	s.set("INJECTOR_TTL", "1h", "INJECTOR_LOG_LEVEL", "error", "INJECTOR_SHUTDOWN_TIMEOUT", "10m")
 	var names []string
 	for i := range keys {
 		name := "k" + itoa(i)
@@ -204,8 +205,12 @@ func TestManyKeys(t *testing.T) {
 		t.Errorf("%d mints, %d logins", mints, logins)
 	}
 	p.signal(syscall.SIGTERM)
-	if code := p.wait(60 * time.Second); code != 0 {
+	if code := p.wait(3 * time.Minute); code != 0 {
 		t.Errorf("exit %d", code)
+	}
+	// However slow the machine is: with the race detector it takes some ten times as much as without.
+	if state := p.cmd.ProcessState; state.UserTime()+state.SystemTime() > time.Minute {
+		t.Errorf("%v of processor time", state.UserTime()+state.SystemTime())
 	}
 	s.wantLive(0)
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/balena-injector/injector/balena/balenatest"
+	"github.com/balena-injector/injector/internal/tally"
 	"github.com/balena-injector/injector/key"
 )
 
@@ -91,7 +92,7 @@ func TestStopWhileTheServerIsSilent(t *testing.T) {
 	if code := p.wait(6 * time.Second); code != int(exitLeft) {
 		t.Errorf("exit %d", code)
 	}
-	if took := time.Since(began); took > 4*time.Second {
+	if took := time.Since(began); took > tally.Slow(4*time.Second) {
 		t.Errorf("it took %v", took)
 	}
 	contains(t, p.stderr.String(), "left to expire", name)
@@ -110,7 +111,7 @@ func TestASecondSignalEndsAtOnce(t *testing.T) {
 	s.eventually("the stop", func() bool { _, err := os.Stat(s.token()); return err != nil })
 	began := time.Now()
 	p.insist(syscall.SIGINT)
-	if code := p.wait(5 * time.Second); code != int(exitLeft) || time.Since(began) > 2*time.Second {
+	if code := p.wait(5 * time.Second); code != int(exitLeft) || time.Since(began) > tally.Slow(2*time.Second) {
 		t.Errorf("exit %d after %v", code, time.Since(began))
 	}
 	s.server.Heal()
@@ -292,10 +293,14 @@ func TestAnotherUserIsToldWhoToBe(t *testing.T) {
 	}
 	binary := filepath.Join(s.dir, "injector.test")
 	copyFile(t, os.Args[0], binary)
-	cmd := exec.Command(binary, "healthcheck")
-	cmd.Env = append([]string{}, p.cmd.Env...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 4321, Gid: 4321}}
-	out, err := cmd.CombinedOutput()
+	var out []byte
+	err := error(syscall.ETXTBSY)
+	for errors.Is(err, syscall.ETXTBSY) { // another test forked while the copy was open for writing
+		cmd := exec.Command(binary, "healthcheck")
+		cmd.Env = append([]string{}, p.cmd.Env...)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 4321, Gid: 4321}}
+		out, err = cmd.CombinedOutput()
+	}
 	if err == nil {
 		t.Error("it was let in")
 	}

@@ -73,11 +73,17 @@ func (p *parser) notifyURL(n *notifySettings, text string) {
 // command reads an argument list: a JSON list of strings, or words with blanks between them.
 func (p *parser) command(variable, text string) []string {
 	if !strings.HasPrefix(text, "[") {
+		if strings.ContainsAny(text, "\"'`|&;<>$*?(){}\\") || strings.Contains(" "+text, " ~") {
+			p.fail(variable, "has quotes or other characters that only a shell understands, and there is no shell",
+				`give a JSON list of words such as ["my-hook","two words"], or ["sh","-c","…"] for a shell's line`)
+			return nil
+		}
 		return strings.Fields(text)
 	}
 	var words []string
 	if err := json.Unmarshal([]byte(text), &words); err != nil || len(words) == 0 || words[0] == "" {
-		p.fail(variable, "begins like a JSON list and is none of strings", `give a list such as ["nginx","-s","reload"], or words with blanks between them`)
+		p.fail(variable, "begins like a JSON list, and is not one of words", `give a list such as ["nginx","-s","reload"], or words with blanks between them`)
+		return nil
 	}
 	return words
 }

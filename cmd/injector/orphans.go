@@ -31,7 +31,7 @@ func (a *app) endOrphans(work func(*agent.Agent) error) error {
 	var all sync.WaitGroup
 	for i, slot := range slots {
 		all.Go(func() {
-			log := a.log.With("for", slot)
+			log := a.log.With("key", slot)
 			log.Info("revoking what is left of a key that is not configured any more")
 			errs[i] = a.endOrphan(slot, log, work)
 		})

@@ -17,7 +17,7 @@ const noOutput = "none"
 
 // outputs finds out what files a key has: the raw token, and what templates make.
 func (p *parser) outputs(s *settings, k *keySettings, v keyVariables, supervising bool) {
-	mode, owner := p.mode("INJECTOR_OUTPUT_MODE", v.OutputMode), p.owner(v.OutputOwner)
+	mode, owner := p.mode("INJECTOR_OUTPUT_MODE", "is not a mode that can be used", v.OutputMode), p.owner(v.OutputOwner)
 	path := v.Output
 	switch {
 	case path == "" && (supervising || v.Templates != ""):
@@ -61,7 +61,7 @@ func (p *parser) templateOutput(s *settings, n int, entry string) (o render.Outp
 		return o, false
 	}
 	if len(parts) < 2 || len(parts) > 3 {
-		p.fail(variable, fmt.Sprintf("has an entry %d without the right parts", n),
+		p.fail(variable, fmt.Sprintf("lacks a part in entry %d, or has one too many", n),
 			"give SOURCE:DESTINATION or SOURCE:DESTINATION:MODE, such as dotenv:/secrets/app.env:0440")
 		return o, false
 	}
@@ -82,10 +82,10 @@ func (p *parser) templateOutput(s *settings, n int, entry string) (o render.Outp
 		if near := nearest(source, render.Presets()); near != "" {
 			fix = "did you mean " + near + "? Presets are " + strings.Join(render.Presets(), ", ")
 		}
-		p.fail(variable, fmt.Sprintf("begins entry %d with neither a preset nor an absolute path", n), fix)
+		p.fail(variable, fmt.Sprintf("names neither a preset nor an absolute path in entry %d", n), fix)
 	}
 	if len(parts) == 3 {
-		o.Mode = p.mode(variable, parts[2])
+		o.Mode = p.mode(variable, fmt.Sprintf("has a mode in entry %d that cannot be used", n), parts[2])
 	}
 	return o, len(p.problems) == before
 }

@@ -76,7 +76,7 @@ func TestNothingShowsASecret(t *testing.T) {
 		s.wantNoSecret(path, body)
 	}
 	for _, path := range []string{"/status", "/readyz"} {
-		_, body, err := probe.Ask(t.Context(), s.stateDir(), path)
+		_, body, err := probe.Ask(t.Context(), s.stateDir(), path, 0)
 		if err != nil {
 			t.Error(err)
 		}

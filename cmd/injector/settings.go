@@ -66,6 +66,8 @@ func (p *parser) all(environ []string, supervising bool) (s settings) {
 	}
 	keys := p.keyNames(v.Keys)
 	p.problems = append(p.problems, unknownVariables(environ, keys)...)
+	p.texts(environ, keys)
+	p.nearMisses(&s, environ, keys)
 	p.api(&s, v)
 	p.process(&s, v)
 	p.templates(&s, v)
@@ -129,7 +131,7 @@ func (p *parser) proxies() {
 			u, err = url.Parse("http://" + text)
 		}
 		if text != "" && (err != nil || u.Hostname() == "") {
-			p.fail(name, "is no proxy's URL", "give http://host:port, or unset it")
+			p.fail(name, "is not a proxy's URL", "give http://host:port, or unset it")
 		}
 	}
 }
@@ -145,7 +147,7 @@ func (p *parser) process(s *settings, v variables) {
 	if s.Listen = v.Listen; s.Listen != "" {
 		_, port, err := net.SplitHostPort(s.Listen)
 		if _, e := net.LookupPort("tcp", port); err != nil || e != nil || port == "" {
-			p.fail("INJECTOR_LISTEN", "is not an address", "give HOST:PORT or :PORT, such as :9300")
+			p.fail("INJECTOR_LISTEN", "is not an address", "give HOST:PORT or :PORT, such as :22536")
 		}
 	}
 	s.KillAfter = p.duration("INJECTOR_KILL_AFTER", v.KillAfter, 0)

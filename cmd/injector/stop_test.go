@@ -130,7 +130,7 @@ func silence(t *testing.T, binary string, n int) {
 	began := time.Now()
 	p.signal(syscall.SIGTERM)
 	code := p.wait(10 * time.Second)
-	if took := time.Since(began); took > 2500*time.Millisecond {
+	if took := time.Since(began); took > tally.Slow(2500*time.Millisecond) {
 		t.Errorf("it took %v", took)
 	}
 	live := s.server.Live()

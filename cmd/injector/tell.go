@@ -13,13 +13,9 @@ import (
 	"github.com/balena-injector/injector/key"
 )
 
-// notifyAll starts the notifications of all keys. They end with the function that it returns.
-func (a *app) notifyAll(reaper *child.Reaper) (end func()) {
-	all, cancelAll := context.WithCancel(context.Background())
-	var running sync.WaitGroup
+// prepareNotices makes the notifications of all keys. It is called before anybody can ask how they are.
+func (a *app) prepareNotices(reaper *child.Reaper) {
 	for _, k := range a.keepers {
-		ctx, cancel := context.WithCancel(all)
-		k.retract = cancel // nobody is told of a key whose outputs are gone
 		list := targets(k.settings.Notify, reaper)
 		told := newRoll(len(list), func(generation int) { k.agent().Told(generation) })
 		for i, target := range list {
@@ -32,10 +28,22 @@ func (a *app) notifyAll(reaper *child.Reaper) (end func()) {
 				}
 				n.Tell(notify.Event{Key: k.settings.Key, Generation: p.Generation, Name: p.Key.Name, Expiry: p.Key.Expiry})
 			})
-			running.Go(func() { n.Run(ctx) })
 		}
 		if len(list) == 0 {
 			k.told = append(k.told, func(p key.Publication, _ bool) { k.agent().Told(p.Generation) })
+		}
+	}
+}
+
+// startNotices makes the notifications go out, until the function that it returns is called.
+func (a *app) startNotices() (end func()) {
+	all, cancelAll := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	for _, k := range a.keepers {
+		ctx, cancel := context.WithCancel(all)
+		k.retract = cancel // nobody is told of a key whose outputs are gone
+		for _, n := range k.tellers {
+			running.Go(func() { n.Run(ctx) })
 		}
 	}
 	return func() { cancelAll(); running.Wait() }

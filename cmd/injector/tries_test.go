@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -16,9 +17,9 @@ func TestTheTriesAreCounted(t *testing.T) {
 	s := newStage(t, balenatest.Options{})
 	right := s.env["BALENA_PASSWORD"]
 	s.set("BALENA_PASSWORD", "wrong")
-	contains(t, s.want(3, "init"), "is not accepted", "another one is tried at once, this one in 10 min", "4 of 5 tries of this hour are left")
+	contains(t, s.want(3, "init"), "is not accepted", "another one is tried at once, this one at ", " UTC; 4 of 5", "4 of 5 tries of this hour are left")
 	out := s.want(3, "init")
-	contains(t, out, "balena was not asked", "it refused this password once", "this one in 10 min", "injector check --now")
+	contains(t, out, "balena was not asked", "it refused this password once", "this one at ", "injector check --now")
 	if strings.Contains(out, "check BALENA_USERNAME") {
 		t.Errorf("advice about a password that nobody has tried:\n%s", out)
 	}
@@ -70,8 +71,8 @@ func TestAChangedPasswordIsTriedAtOnce(t *testing.T) {
 	s.ready()
 	writeFile(t, file, "wrong")
 	s.eventually("a try", func() bool { return strings.Contains(p.stderr.String(), "the changed credential is refused") })
-	contains(t, s.want(0, "status"), "credential", "is not accepted", "4 of 5 tries")
-	contains(t, s.want(0, "status", "--json"), "credential_trouble")
+	contains(t, s.want(0, "status"), "the next login will fail", "is not accepted", "4 of 5 tries")
+	contains(t, s.want(0, "status", "--json"), `"credential": {`)
 	s.want(0, "healthcheck")
 	time.Sleep(500 * time.Millisecond) // no further try comes
 	if n := s.server.Count("login"); n != 2 {
@@ -103,7 +104,7 @@ func TestASessionFileIsCorrected(t *testing.T) {
 	p := s.start("run")
 	s.ready()
 	writeFile(t, file, first[:len(first)/2]+"\n"+first[len(first)/2:])
-	s.eventually("the trouble", func() bool { return strings.Contains(s.want(0, "status"), "not a session token") })
+	s.eventually("the trouble", func() bool { return strings.Contains(s.want(0, "status"), "more than one line") })
 	s.want(0, "healthcheck")
 	fresh := s.server.Session(u, 0)
 	writeFile(t, file, fresh)
@@ -115,11 +116,33 @@ func TestASessionFileIsCorrected(t *testing.T) {
 		}
 		return false
 	})
-	s.eventually("no trouble", func() bool { return !strings.Contains(s.want(0, "status"), "not a session token") })
+	s.eventually("no trouble", func() bool { return !strings.Contains(s.want(0, "status"), "more than one line") })
 	if n := s.server.Count("mint"); n != 1 {
 		t.Errorf("%d mints", n)
 	}
 	p.signal(syscall.SIGTERM)
 	p.wait(8 * time.Second)
 	s.wantLive(0)
+}
+
+// TestAPasswordFileThatComesBack is away for a while, and then the same again: what was said of it is taken back.
+func TestAPasswordFileThatComesBack(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, balenatest.Options{})
+	file := s.usePasswordFile(t)
+	p := s.startReady()
+	away := filepath.Join(s.dir, "away")
+	if err := os.Rename(file, away); err != nil {
+		t.Fatal(err)
+	}
+	s.eventually("the trouble", func() bool { return strings.Contains(s.want(0, "status"), "the next login will fail") })
+	contains(t, s.want(0, "healthcheck"), "ready, but the next login will fail", file)
+	if err := os.Rename(away, file); err != nil {
+		t.Fatal(err)
+	}
+	s.eventually("no trouble", func() bool { return !strings.Contains(s.want(0, "status"), "the next login will fail") })
+	if n := s.server.Count("login"); n != 1 {
+		t.Errorf("%d logins", n)
+	}
+	p.stop()
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/balena-injector/injector/internal/rootdir"
+	"github.com/balena-injector/injector/internal/words"
 	"github.com/balena-injector/injector/render"
 )
 
@@ -46,6 +47,7 @@ const maxDuration = 365 * 24 * time.Hour
 type parser struct {
 	scope    scope // whose variables are read
 	problems []problem
+	unusable []string // variables of which it has been said that their text is wrong
 	// withoutFiles: templates are not read, only where they go matters
 	withoutFiles bool
 }
@@ -54,7 +56,10 @@ type parser struct {
 // have been pasted into the wrong variable, and the log is read by others.
 func (p *parser) fail(variable, rule, fix string) {
 	q := problem{p.scope.named(variable), rule, fix} // what is not set anywhere keeps its shared name
-	if !slices.Contains(p.problems, q) {             // what is shared is read for each key
+	if slices.Contains(p.unusable, q.Variable) {
+		return // the rest follows from that
+	}
+	if !slices.Contains(p.problems, q) { // what is shared is read for each key
 		p.problems = append(p.problems, q)
 	}
 }
@@ -86,16 +91,7 @@ func parseDuration(text string) (time.Duration, error) {
 }
 
 // short writes a duration without its zero parts.
-func short(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
-}
+func short(d time.Duration) string { return words.Short(d) }
 
 func (p *parser) boolean(variable, text string) bool {
 	b, err := strconv.ParseBool(text)
@@ -112,10 +108,10 @@ func (p *parser) absolute(variable, path string) string {
 	return filepath.Clean(path)
 }
 
-func (p *parser) mode(variable, text string) fs.FileMode {
+func (p *parser) mode(variable, rule, text string) fs.FileMode {
 	n, err := strconv.ParseUint(text, 8, 32)
 	if err != nil || len(text) < 3 || n > 0o777 || n&0o400 == 0 || n&0o002 != 0 {
-		p.fail(variable, "is not a mode that can be used", "give three or four octal digits with which the owner can read and others cannot write, such as 0440")
+		p.fail(variable, rule, "give three or four octal digits with which the owner can read and others cannot write, such as 0440")
 	}
 	return fs.FileMode(n)
 }

@@ -24,11 +24,11 @@ type variables struct {
 	TemplateEnv     string `envconfig:"INJECTOR_TEMPLATE_ENV" usual:"none" desc:"names of the variables that templates may read"`
 	OnRotation      string `envconfig:"INJECTOR_ON_ROTATION" default:"restart" desc:"what exec does to its command when another key takes over: restart, none, or a signal such as HUP"`
 	KillAfter       string `envconfig:"INJECTOR_KILL_AFTER" default:"3s" desc:"when a command of exec that does not end is ended by force"`
-	InitTimeout     string `envconfig:"INJECTOR_INIT_TIMEOUT" default:"2m" desc:"when init, exec and wait give up, and how long to wait for another injector to leave the state directory"`
+	InitTimeout     string `envconfig:"INJECTOR_INIT_TIMEOUT" default:"2m" desc:"when init, exec and wait give up, after any pause that failed starts cost, and how long to wait for another injector to leave the state directory"`
 	ShutdownDelay   string `envconfig:"INJECTOR_SHUTDOWN_DELAY" default:"0s" desc:"how long the key lives on after a stop; counts towards INJECTOR_SHUTDOWN_TIMEOUT"`
 	ShutdownTimeout string `envconfig:"INJECTOR_SHUTDOWN_TIMEOUT" default:"7s" desc:"how long a stop may take in all, revoking included"`
 	RevokeOnExit    string `envconfig:"INJECTOR_REVOKE_ON_EXIT" default:"true" desc:"revoke at the end; false leaves the key to the next start"`
-	Listen          string `envconfig:"INJECTOR_LISTEN" usual:"off" desc:"TCP address for /livez, /readyz and /metrics, such as :9300"`
+	Listen          string `envconfig:"INJECTOR_LISTEN" usual:"off" desc:"TCP address for /livez, /readyz and /metrics, such as :22536"`
 	CAFile          string `envconfig:"INJECTOR_CA_FILE" usual:"none" desc:"PEM certificates to trust beside the system's"`
 	AllowHTTP       string `envconfig:"INJECTOR_ALLOW_HTTP" default:"false" desc:"allow http:// to other hosts than this one, password and all"`
 	LogLevel        string `envconfig:"INJECTOR_LOG_LEVEL" default:"info" desc:"debug, info, warn or error"`
@@ -153,6 +153,8 @@ func unknownVariables(environ, keys []string) []problem {
 		switch {
 		case stranger != "" && (near == "" || len(stranger) == 1): // a letter is near every other letter
 			fix = "INJECTOR_KEYS does not name a key " + stranger
+		case strangers["BALENA_"+strings.TrimPrefix(name, "INJECTOR_")] != "":
+			fix = strangers["BALENA_"+strings.TrimPrefix(name, "INJECTOR_")]
 		case near != "":
 			fix = "did you mean " + near + "?"
 		}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/balena-injector/injector/balena/balenatest"
+	"github.com/balena-injector/injector/internal/probe"
 )
 
 // resident returns how much memory a process has.
@@ -102,6 +104,115 @@ func TestAStateDirectoryThatMovesOften(t *testing.T) {
 		t.Errorf("%d descriptors more", more)
 	}
 	p.stop()
+}
+
+// spent is the processor time that a process has used.
+func spent(t *testing.T, p *proc) time.Duration {
+	t.Helper()
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p.cmd.Process.Pid))
+	var all time.Duration
+	for _, path := range threads {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		n, err := strconv.ParseInt(strings.Fields(string(raw))[0], 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all += time.Duration(n)
+	}
+	return all
+}
+
+// TestABusyDirectoryCostsNothing writes a log beside the password as fast as it can. It costs at most a hundredth of a
+// core, and a change of the password is seen all the same.
+func TestABusyDirectoryCostsNothing(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, balenatest.Options{})
+	s.binary = buildWith(t, "nethttpomithttp2")
+	login := filepath.Join(s.dir, "login")
+	if err := os.Mkdir(login, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	password := filepath.Join(login, "password")
+	writeFile(t, password, s.env["BALENA_PASSWORD"])
+	delete(s.env, "BALENA_PASSWORD")
+	s.set("BALENA_PASSWORD_FILE", password)
+	p := s.start("run")
+	s.ready()
+	writer := exec.Command("sh", "-c", "while :; do echo x >>"+filepath.Join(login, "log")+"; done")
+	if err := writer.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = writer.Process.Kill(); _ = writer.Wait() }()
+	time.Sleep(2 * time.Second)
+	const span = 10 * time.Second
+	before := spent(t, p)
+	time.Sleep(span)
+	info, err := os.Stat(filepath.Join(login, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cost := spent(t, p) - before; cost > span/100 {
+		t.Errorf("%v of %v, with %d lines written", cost, span, info.Size()/2)
+	} else {
+		t.Logf("%v of %v, with %d lines written", cost, span, info.Size()/2)
+	}
+	began := time.Now()
+	writeFile(t, password, "wrong")
+	p.says("the changed credential is refused")
+	t.Logf("a change was found out after %v", time.Since(began))
+	p.stop()
+}
+
+// TestAHeldHealthCheck answers news at once, and holds what is known.
+func TestAHeldHealthCheck(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, balenatest.Options{})
+	s.set("INJECTOR_CHECK_INTERVAL", "1s")
+	p := s.start("run")
+	s.ready()
+	contains(t, s.want(0, "healthcheck", "--hold=20s"), "ready")
+	held := s.start("healthcheck", "--hold=1m")
+	select {
+	case <-held.done:
+		t.Errorf("what is known is answered at once: %s", held.stdout.String())
+	case <-time.After(2 * time.Second):
+	}
+	s.server.Fail(fault("mint"))
+	s.server.DeleteKey(s.server.Live()[0].ID)
+	if code := held.wait(20 * time.Second); code != 1 || !strings.Contains(held.stderr.String(), "the key is dead") {
+		t.Errorf("exit %d: %s", code, held.stderr.String())
+	}
+	contains(t, s.want(int(exitConfig), "healthcheck", "--hold=1h"), "--hold", "up to 5m")
+	s.server.Heal()
+	s.ready()
+	s.want(0, "healthcheck", "--hold=1m")
+	held = s.start("healthcheck", "--hold=1m")
+	time.Sleep(time.Second)
+	p.stop() // and the one who asks is told
+	if code := held.wait(8 * time.Second); code != 1 || strings.Contains(held.stderr.String(), "EOF") {
+		t.Errorf("exit %d: %s", code, held.stderr.String())
+	}
+}
+
+// TestStatusDuringTheStart asks from the first moment on, while notifications are being made: under the race detector.
+func TestStatusDuringTheStart(t *testing.T) {
+	t.Parallel()
+	for range 5 {
+		s := newStage(t, balenatest.Options{})
+		s.set("INJECTOR_NOTIFY_COMMAND", "/bin/false", "INJECTOR_NOTIFY_FIRST", "true", "INJECTOR_NOTIFY_SIGNAL", "HUP:no-such-process")
+		p := s.start("run")
+		s.eventually("an answer with notifications in it", func() bool {
+			r, err := probe.AskReport(t.Context(), s.stateDir(), nil)
+			return err == nil && r.Ready && len(r.Keys[0].Untold) == 2
+		})
+		p.stop()
+		if strings.Contains(p.stderr.String(), "DATA RACE") {
+			t.Error("a data race")
+		}
+	}
 }
 
 // TestAnotherInjectorsHealth has two outputs in one directory, and so one state directory, and one injector.
