@@ -13,10 +13,12 @@ TAGS := nethttpomithttp2
 GCFLAGS := -gcflags=all=-l -gcflags=crypto/...= -gcflags=runtime=
 LDFLAGS := -s -w$(if $(VERSION), -X main.release=$(VERSION))
 
-.PHONY: demo test unit fuzz lint build image e2e cluster prove bench clients clean
+.PHONY: demo test unit fuzz lint lint-e2e downloads build image e2e cluster prove bench clients clean
 
 demo:
-	$(GO) run ./examples/demo
+	@echo "building the demo: a minute or two the first time, with a name for each package"
+	@$(GO) build -v -o $(BIN)/demo ./examples/demo
+	@$(BIN)/demo
 
 build:
 	CGO_ENABLED=0 $(GO) build -tags $(TAGS) -trimpath $(GCFLAGS) -ldflags="$(LDFLAGS)" -o $(BIN)/injector ./cmd/injector
@@ -38,6 +40,7 @@ e2e:
 cluster: $(BIN)/cluster
 
 $(BIN)/cluster: e2e/cluster/main.go e2e/cluster/go.mod e2e/cluster/go.sum
+	@echo "Go fetches the modules of Kubernetes that are not there yet, 2 GB unpacked, and compiles them: 5 to 10 minutes"
 	cd e2e/cluster && CGO_ENABLED=0 $(GO) build -ldflags="-s -w" -o $@ .
 
 # Some inputs for each, beyond the seeds that every test run tries. By count: with a time, Go sometimes
@@ -50,16 +53,24 @@ fuzz:
 unit:
 	@test -d internal/clients/node_modules || echo "LEFT OUT: tests with the balena CLI and SDK; 'make clients' installs them (Node 20.6 to 22, npm)"
 	@command -v python3 >/dev/null || echo "LEFT OUT: the test with an exporter in Python: there is no python3"
-	$(GO) test -count=1 -race -timeout 20m ./...
-	$(GO) test -count=1 ./agent -run 'TestFaultMatrix|TestManyAgents|TestOutagesThatEndInTime' # whole: with the race detector they are slow
+	$(GO) test -count=1 -race -timeout 90m ./... # 6 minutes on two cores; the limit is for half a core
+	$(GO) test -count=1 -timeout 60m ./agent -run 'TestFaultMatrix|TestManyAgents|TestOutagesThatEndInTime' # whole: with the race detector they are slow
 
-lint: $(BIN)/staticcheck
+lint: downloads $(BIN)/staticcheck
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "run gofmt -w on these files"; exit 1; }
 	$(GO) vet ./...
 	$(BIN)/staticcheck ./...
-	cd e2e && $(GO) vet ./... && $(BIN)/staticcheck ./...
 	GOOS=darwin $(GO) build -o /dev/null ./cmd/injector
 	GOARCH=arm GOARM=6 CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/injector
+
+# What is fetched is said first.
+downloads:
+	@echo "Go fetches the modules that are not there yet: 3 MB for the product, 5 MB for the linter"
+
+# The end-to-end tests need the modules of Kubernetes: this is for CI, and for those who change these tests.
+lint-e2e: $(BIN)/staticcheck
+	@echo "Go fetches the modules of Kubernetes that are not there yet: 2 GB unpacked"
+	cd e2e && $(GO) vet ./... && $(BIN)/staticcheck ./...
 
 # The linter has a module of its own, so that the product's go.mod stays small.
 $(BIN)/staticcheck: tools/go.mod tools/go.sum
@@ -71,6 +82,7 @@ prove:
 
 # The balena CLI and SDK, for the tests with real clients.
 clients:
+	@echo "npm fetches what is not there yet: 500 MB unpacked"
 	cd internal/clients && npm ci --ignore-scripts --no-audit --no-fund
 
 bench:
