@@ -52,7 +52,8 @@ LABEL org.opencontainers.image.title="balena token injector" \
       org.opencontainers.image.version="${VERSION}"
 USER 65532:65532
 STOPSIGNAL SIGTERM
-# Every 2 s from the start: apps wait for it, and engines before 25 have no interval for the start alone.
-HEALTHCHECK --interval=2s --timeout=5s --retries=3 CMD ["/injector", "healthcheck"]
+# Every 2 s from the start: apps wait for it, and engines before 25 have no interval for the start alone. Each check costs the
+# engine a process, so one that has no news is held for up to a minute.
+HEALTHCHECK --interval=2s --timeout=75s --retries=3 CMD ["/injector", "healthcheck", "--hold=1m"]
 ENTRYPOINT ["/injector"]
 CMD ["run"]

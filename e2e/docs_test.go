@@ -135,7 +135,7 @@ func TestDocsOfCompose(t *testing.T) {
 		}
 	})
 	out := r.follows(commandsOf(t, "compose.md"))
-	r.sees(out, "app: the token's md5 is ", "agent        run, pid", "adopting the key of the last start", "revoked a key", "standin: 0 live keys at the end")
+	r.sees(out, "app: the token's md5 is ", "injector         run, pid", "adopting the key of the last start", "revoked a key", "standin: 0 live keys at the end")
 }
 
 func TestDocsOfExec(t *testing.T) {
@@ -153,7 +153,7 @@ func TestDocsOfExec(t *testing.T) {
 	}}
 	r.engineFor(`run) shift; exec $docker run --network ` + network + ` -e BALENA_API_URL=http://api:8990 -e INJECTOR_ALLOW_HTTP=true "$@" ;;`)
 	out := r.follows(commandsOf(t, "exec.md"))
-	r.sees(out, "app: a token of 32 characters", "agent        exec, pid", "revoked a key", "nothing is left that could be revoked")
+	r.sees(out, "app: a token of 32 characters", "injector         exec, pid", "revoked a key", "nothing is left that could be revoked")
 	s.wantLive(0)
 }
 
@@ -178,7 +178,7 @@ func TestDocsOfKubernetes(t *testing.T) {
 		}
 	}
 	out := r.follows(commandsOf(t, "kubernetes.md"))
-	r.sees(out, "successfully rolled out", "app: the token's md5 is ", "agent        run, pid", "job.batch/job condition met", "secret/balena-login replaced")
+	r.sees(out, "successfully rolled out", "app: the token's md5 is ", "injector         run, pid", "job.batch/job condition met", "secret/balena-login replaced")
 	h.wantLive(0)
 	if n := h.mints(); n != 2 {
 		t.Errorf("%d mints, of the app and of the Job", n)

@@ -173,7 +173,7 @@ func TestClusterSidecar(t *testing.T) {
 	// SIGTERM to the sidecar alone, as when its image is changed in place: after the command that asks for it, the next
 	// one adopts.
 	token = h.token()
-	h.must("exec", pod, "-c", "injector", "--", "/injector", "handover")
+	h.must("exec", pod, "-c", injectorContainer, "--", "/injector", "handover")
 	id = h.must("get", "pod", pod, "-o", "jsonpath={.status.initContainerStatuses[0].containerID}")
 	if out, err := h.c.ctr("tasks", "kill", "-s", "SIGTERM", strings.TrimPrefix(id, "containerd://")).CombinedOutput(); err != nil {
 		t.Fatal(err, string(out))
@@ -195,7 +195,7 @@ func TestClusterSecretIsUpdated(t *testing.T) {
 	t.Parallel()
 	h := newHome(t, "sidecar", "wrong", quick)
 	h.apply()
-	h.says("deployment/app", "injector", "the user name or the password is not accepted")
+	h.says("deployment/app", injectorContainer, "the user name or the password is not accepted")
 	secret := filepath.Join(t.TempDir(), "secret.yaml")
 	updated := h.must("create", "secret", "generic", "balena-login", "--from-literal=username=injector", "--from-literal=password="+password, "--dry-run=client", "-o", "yaml")
 	if err := os.WriteFile(secret, []byte(updated), 0o600); err != nil {
@@ -216,7 +216,7 @@ func TestClusterClassic(t *testing.T) {
 	h.apply()
 	h.rolledOut()
 	h.says("deployment/app", "app", md5sum(h.token()))
-	h.says("deployment/app", "injector", "adopting the key of the last start")
+	h.says("deployment/app", injectorContainer, "adopting the key of the last start")
 	if n := h.mints(); n != 1 {
 		t.Errorf("%d mints", n)
 	}

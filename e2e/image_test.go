@@ -22,7 +22,7 @@ func TestImage(t *testing.T) {
 		"{{json .Config.Entrypoint}}":                                  `["/injector"]`,
 		"{{json .Config.Cmd}}":                                         `["run"]`,
 		"{{.Config.StopSignal}}":                                       "SIGTERM",
-		"{{json .Config.Healthcheck.Test}}":                            `["CMD","/injector","healthcheck"]`,
+		"{{json .Config.Healthcheck.Test}}":                            `["CMD","/injector","healthcheck","--hold=1m"]`,
 		"{{.Config.Healthcheck.Interval}}":                             "2s",
 		`{{index .Config.Labels "org.opencontainers.image.licenses"}}`: "Apache-2.0",
 	} {

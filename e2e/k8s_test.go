@@ -13,6 +13,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -23,6 +24,9 @@ import (
 var update = flag.Bool("update", false, "write examples/k8s/plain anew")
 
 const k8sDir = "../examples/k8s/"
+
+// injectorContainer is the container's name in all manifests.
+const injectorContainer = "balena-token-injector"
 
 // homes are the forms in which the injector runs on Kubernetes: a kustomization, and its plain file.
 var homes = map[string]string{
@@ -47,7 +51,7 @@ func built(t *testing.T, dir string) []byte {
 func decoded(t *testing.T, name string, manifest []byte) []runtime.Object {
 	t.Helper()
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{appsv1.AddToScheme, batchv1.AddToScheme, corev1.AddToScheme, policyv1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{appsv1.AddToScheme, batchv1.AddToScheme, corev1.AddToScheme, policyv1.AddToScheme, networkingv1.AddToScheme} {
 		if err := add(scheme); err != nil {
 			t.Fatal(err)
 		}
@@ -75,6 +79,8 @@ func template(object runtime.Object) *corev1.PodTemplateSpec {
 		return &o.Spec.Template
 	case *batchv1.CronJob:
 		return &o.Spec.JobTemplate.Spec.Template
+	case *corev1.Pod:
+		return &corev1.PodTemplateSpec{ObjectMeta: o.ObjectMeta, Spec: o.Spec}
 	}
 	return nil
 }
@@ -255,6 +261,31 @@ func TestDisruptionBudgetBlocksNoDrain(t *testing.T) {
 	}
 }
 
+// TestNetworkPolicy lets only one namespace reach the port that the sidecar listens on.
+func TestNetworkPolicy(t *testing.T) {
+	const file = k8sDir + "networkpolicy/networkpolicy.yaml"
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy, ok := decoded(t, file, raw)[0].(*networkingv1.NetworkPolicy)
+	if !ok {
+		t.Fatal("it is not a NetworkPolicy")
+	}
+	port := pods(t, "sidecar")[0].Spec.InitContainers[0].Ports[0].ContainerPort
+	guarded := policy.Spec.Ingress[0]
+	if guarded.Ports[0].Port.IntVal != port || len(guarded.From) != 1 || guarded.From[0].NamespaceSelector == nil {
+		t.Errorf("port %d is open: %+v", port, policy.Spec.Ingress)
+	}
+	for _, rule := range policy.Spec.Ingress[1:] {
+		for _, p := range rule.Ports {
+			if p.Port.IntVal == port {
+				t.Errorf("port %d is open to all", port)
+			}
+		}
+	}
+}
+
 // componentOf is what the component makes of a user's own manifest.
 func componentOf(t *testing.T, own string) []byte {
 	t.Helper()
@@ -277,14 +308,17 @@ func componentOf(t *testing.T, own string) []byte {
 // TestComponent adds the sidecar to workloads of users, which have much that must stay as it is.
 func TestComponent(t *testing.T) {
 	objects := decoded(t, "the result", componentOf(t, mine))
-	if len(objects) != 3 {
+	if len(objects) != 4 {
 		t.Fatalf("%d objects", len(objects))
 	}
 	var sidecars []corev1.Container
 	for _, object := range objects {
 		s := template(object).Spec
+		if len(s.InitContainers) != 2 {
+			t.Fatalf("%T: init containers %+v", object, s.InitContainers)
+		}
 		sidecars = append(sidecars, s.InitContainers[0])
-		if len(s.InitContainers) != 2 || s.InitContainers[0].Name != "injector" || s.InitContainers[1].Name != "migrate" {
+		if len(s.InitContainers) != 2 || s.InitContainers[0].Name != injectorContainer || s.InitContainers[1].Name != "injector" {
 			t.Errorf("init containers, of which the user's may need the token: %+v", s.InitContainers)
 		}
 		if len(s.Volumes) != 3 || len(s.Containers) != 1 || s.Containers[0].Image != "mine" || len(s.Containers[0].VolumeMounts) != 2 {
@@ -296,7 +330,7 @@ func TestComponent(t *testing.T) {
 	}
 	for _, c := range sidecars[1:] {
 		if !reflect.DeepEqual(c, sidecars[0]) {
-			t.Errorf("cronjob.yaml and sidecar.yaml differ:\n%+v\n%+v", c, sidecars[0])
+			t.Errorf("cronjob.yaml, pod.yaml and sidecar.yaml differ:\n%+v\n%+v", c, sidecars[0])
 		}
 	}
 }
@@ -311,7 +345,7 @@ spec:
     metadata: {labels: {app: mine}}
     spec:
       terminationGracePeriodSeconds: 300
-      initContainers: [{name: migrate, image: mine}]
+      initContainers: [{name: injector, image: mine}]
       containers:
         - name: mine
           image: mine
@@ -330,7 +364,7 @@ spec:
     metadata: {labels: {app: mine}}
     spec:
       terminationGracePeriodSeconds: 300
-      initContainers: [{name: migrate, image: mine}]
+      initContainers: [{name: injector, image: mine}]
       containers:
         - name: mine
           image: mine
@@ -350,7 +384,7 @@ spec:
         spec:
           restartPolicy: Never
           terminationGracePeriodSeconds: 300
-          initContainers: [{name: migrate, image: mine}]
+          initContainers: [{name: injector, image: mine}]
           containers:
             - name: mine
               image: mine
@@ -358,4 +392,18 @@ spec:
                 - {name: data, mountPath: /data}
                 - {name: balena-token, mountPath: /secrets, readOnly: true}
           volumes: [{name: data, emptyDir: {}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: mine}
+spec:
+  terminationGracePeriodSeconds: 300
+  initContainers: [{name: injector, image: mine}]
+  containers:
+    - name: mine
+      image: mine
+      volumeMounts:
+        - {name: data, mountPath: /data}
+        - {name: balena-token, mountPath: /secrets, readOnly: true}
+  volumes: [{name: data, emptyDir: {}}]
 `

@@ -35,9 +35,9 @@ func TestPodSidecar(t *testing.T) {
 	p.says("app", md5sum(second))
 
 	key := p.wantLive(1)[0]
-	p.docker("kill", p.name+"-injector") // the kubelet starts a sidecar again
-	p.docker("start", p.name+"-injector")
-	p.says("injector", "adopted")
+	p.docker("kill", p.name+"-"+injectorContainer) // the kubelet starts a sidecar again
+	p.docker("start", p.name+"-"+injectorContainer)
+	p.says(injectorContainer, "adopted")
 	p.ready()
 	if p.wantLive(1)[0].ID != key.ID || p.read("balena-token/balena-token") != second {
 		t.Error("the restarted sidecar made another key")
@@ -53,7 +53,7 @@ func TestPodSecretIsUpdated(t *testing.T) {
 	p.setPassword("wrong")
 	c := &p.spec.InitContainers[0]
 	p.run(c)
-	p.says("injector", "the user name or the password is not accepted")
+	p.says(injectorContainer, "the user name or the password is not accepted")
 	if p.probe(c, c.StartupProbe) {
 		t.Error("started without a token")
 	}
@@ -72,17 +72,17 @@ func TestPodClassic(t *testing.T) {
 	p.ready()
 	token := p.read("balena-token/balena-token")
 	p.says("app", md5sum(token))
-	p.says("injector", "adopted")
+	p.says(injectorContainer, "adopted")
 	if n := p.mints(); n != 1 {
 		t.Errorf("%d mints", n)
 	}
-	for _, c := range []string{"app", "injector"} {
+	for _, c := range []string{"app", injectorContainer} {
 		p.docker("kill", "-s", "TERM", p.name+"-"+c)
 	}
 	p.docker("wait", p.name+"-app")
 	p.wantAccepted(token)
-	p.docker("wait", p.name+"-injector")
-	p.wantExit("injector", "0")
+	p.docker("wait", p.name+"-"+injectorContainer)
+	p.wantExit(injectorContainer, "0")
 	p.wantLive(0)
 }
 

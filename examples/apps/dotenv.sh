@@ -1,6 +1,7 @@
 #!/bin/sh
 # The app reads a dotenv file.
 set -eu
+export BALENA_API_URL="${BALENA_API_URL:-https://api.balena-cloud.com}"
 export INJECTOR_TEMPLATES="dotenv:${SECRETS:=/secrets}/app.env"
 injector run &
 trap 'kill $!; wait' EXIT

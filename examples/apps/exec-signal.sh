@@ -1,6 +1,7 @@
 #!/bin/sh
 # The app is a child of exec and rereads its file at SIGHUP: it lives on when another key takes over.
 set -eu
+export BALENA_API_URL="${BALENA_API_URL:-https://api.balena-cloud.com}"
 export INJECTOR_OUTPUT="${SECRETS:=/secrets}/balena-token" INJECTOR_ON_ROTATION=HUP
 export INJECTOR_TTL=10s INJECTOR_MAX_TTL=10s # for this example only, which shall not take a day
 exec injector exec -- sh -euc '

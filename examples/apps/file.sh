@@ -1,6 +1,7 @@
 #!/bin/sh
 # The app reads a file with the token, at each request.
 set -eu
+export BALENA_API_URL="${BALENA_API_URL:-https://api.balena-cloud.com}"
 export INJECTOR_OUTPUT="${SECRETS:=/secrets}/balena-token"
 injector run &
 trap 'kill $!; wait' EXIT

@@ -2,6 +2,7 @@
 # The app knows basic authentication from a .netrc file only. balena's API wants a bearer; this is for
 # proxies and registries that take the token as a password.
 set -eu
+export BALENA_API_URL="${BALENA_API_URL:-https://api.balena-cloud.com}"
 export INJECTOR_TEMPLATES="netrc:${SECRETS:=/secrets}/netrc"
 injector run &
 trap 'kill $!; wait' EXIT

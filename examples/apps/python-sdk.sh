@@ -1,6 +1,7 @@
 #!/bin/sh
 # The Python SDK reads ~/.balena/balena.cfg at each request. (Here its own way of reading, without it.)
 set -eu
+export BALENA_API_URL="${BALENA_API_URL:-https://api.balena-cloud.com}"
 HOME="${SECRETS:=/secrets}/home"
 mkdir -p "$HOME"
 export HOME INJECTOR_TEMPLATES="balena-python:$HOME/.balena"

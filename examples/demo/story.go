@@ -53,7 +53,7 @@ func (s *story) retell(who string, line []byte) {
 	}
 	msg, _ := e["msg"].(string)
 	var more []string
-	for _, name := range []string{"key", "generation", "next_extension_in", "old_key_lives_for", "output", "error"} {
+	for _, name := range []string{"name", "generation", "next_extension_in", "old_key_lives_for", "output", "error"} {
 		if v, ok := e[name]; ok {
 			more = append(more, fmt.Sprintf("%s %v", strings.ReplaceAll(name, "_", " "), v))
 		}
