@@ -190,7 +190,11 @@ func TestManyAgents(t *testing.T) {
 		seen := w.server.Requests()
 		most, all := busiest(seen, func(balenatest.Request) bool { return true })
 		w.t.Logf("after an hour's outage: %d requests in an hour, %d in the busiest 10 s, %.1f %%", all, most, 100*float64(most)/float64(all))
-		if most*20 > all {
+		share := 20
+		if n < 1000 {
+			share = 10 // the requests of three agents in a hurry are a twentieth of all, and chance brings three together
+		}
+		if most*share > all {
 			t.Errorf("%d of %d requests within 10 s", most, all)
 		}
 		most, all = busiest(seen, func(r balenatest.Request) bool { return r.Kind == "extend" && r.Status == 200 })
