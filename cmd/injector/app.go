@@ -84,7 +84,7 @@ func newApp(command string, s settings, log *slog.Logger) (*app, error) {
 	a := &app{command: command, started: time.Now(), settings: s, log: log, requests: probe.NewRequests(),
 		dirs: render.NewDirs(s.OnDisk), accounts: map[*accountSettings]*balena.Account{}}
 	a.closers = append(a.closers, a.dirs.Close)
-	saveMemory(len(s.Keys))
+	beThrifty(len(s.Keys))
 	if err := a.wire(); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}

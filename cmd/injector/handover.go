@@ -76,7 +76,7 @@ func (a *app) handable(stop context.Context) (handed context.Context, undo func(
 var errStuck = errors.New("the main loop has made no progress for minutes: ending without revoking, so that the next start adopts the keys")
 
 // guardEvery is how often to look whether the loops turn.
-const guardEvery = 30 * time.Second
+const guardEvery = time.Minute
 
 // guarded does work and gives it up when a key's loop is stuck before the stop: the next start is helped by that,
 // and apps keep their tokens. A liveness probe of the platform would end it with SIGTERM, which revokes. It takes two

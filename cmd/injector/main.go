@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -33,7 +34,7 @@ const (
 
 func main() {
 	protect()
-	saveMemory(1)
+	beThrifty(1)
 	stop, kill, quit := signals()
 	stderr := newPatientWriter(os.Stderr)
 	code := run(stop, kill, os.Args[1:], os.Environ(), os.Stdout, stderr)
@@ -76,9 +77,20 @@ func signals() (stop, kill context.Context, quit func()) {
 	return stop, kill, func() { signal.Stop(caught); end(nil); abandon() }
 }
 
-// saveMemory makes the garbage collector thrifty: what this program holds is small, and its
-// users count megabytes. GOGC and GOMEMLIMIT still win.
-func saveMemory(keys int) {
+// fewKeys is up to how many keys one processor is enough for: they wait for the server nearly all the time.
+const fewKeys = 50
+
+// beThrifty makes the garbage collector thrifty, and the scheduler: what this program holds is small, and its users count
+// megabytes and milliseconds. With one processor an idle injector wakes one thread where it would wake several. GOGC,
+// GOMEMLIMIT and GOMAXPROCS still win.
+func beThrifty(keys int) {
+	switch {
+	case os.Getenv("GOMAXPROCS") != "":
+	case keys <= fewKeys:
+		runtime.GOMAXPROCS(1)
+	default:
+		runtime.SetDefaultGOMAXPROCS()
+	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}
