@@ -113,7 +113,9 @@ func (c *crowd) outage(o outage) (near int) {
 			c.w.t.Errorf("%s is refused; its key expired %v after the outage's end", a.home.client, a.at.Sub(end))
 		}
 	}
-	c.until(2*time.Minute, "recovered", c.good)
+	// With a TTL of two minutes an agent can have used up its requests: the four that a good key takes come in two minutes,
+	// after which a failing step may rest for another three quarters of one.
+	c.until(4*time.Minute, "recovered", c.good)
 	return near
 }
 
