@@ -6,7 +6,6 @@ require (
 	github.com/VictoriaMetrics/metrics v1.35.1
 	github.com/fsnotify/fsnotify v1.10.1
 	github.com/hashicorp/go-retryablehttp v0.7.8
-	github.com/kelseyhightower/envconfig v1.4.0
 	golang.org/x/sync v0.24.0
 	golang.org/x/sys v0.49.0
 )

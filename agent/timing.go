@@ -8,15 +8,13 @@ import (
 
 // Times is the schedule of a key. All fields are required but MaxTTL.
 type Times struct {
-	TTL     time.Duration // how far ahead an expiry is set; at least MinTTL
+	TTL     time.Duration // how far ahead an expiry is set; at least key.MinTTL
 	MaxTTL  time.Duration // how old a key may get before it is replaced; 0: never replaced
 	Overlap time.Duration // how long the old key lives on after a new one was published
 	Check   time.Duration // how often the server is asked whether the key lives
 }
 
 const (
-	// MinTTL is the shortest TTL: below it a slow answer costs the key.
-	MinTTL = 10 * time.Second
 	// maxSleep bounds how late the agent is after the machine slept or its clock was set.
 	maxSleep = 30 * time.Second
 	// grace is how long a new key may be refused before it counts as dead: balenaCloud's

@@ -5,6 +5,9 @@ import (
 	"time"
 )
 
+// MinTTL is the shortest life that a key is given at a time: below it a slow answer costs the key.
+const MinTTL = 10 * time.Second
+
 type tryTimeoutKey struct{}
 
 // WithTryTimeout returns a context whose requests may take d each, where they may otherwise take longer: a process that

@@ -5,9 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"text/template"
@@ -21,6 +19,8 @@ import (
 type Functions struct {
 	Files *rootdir.Dir // what `file` reads from, opened once and for all; nil: `file` fails
 	Env   []string     // the variables that `env` may read
+	// Lookup returns the value of one of them, and whether it is set; nil: none is.
+	Lookup func(name string) (string, bool)
 }
 
 // table returns the functions that templates may call, beside text/template's own.
@@ -73,16 +73,9 @@ func (f Functions) file(name string) (string, error) {
 	data, err := f.Files.ReadInside(name, maxTemplate)
 	if err != nil {
 		// Not which file: the name may have been made of the token, and the template's line shows it.
-		return "", fmt.Errorf("file in %s: %w", f.Files.Path(), cause(err))
+		return "", fmt.Errorf("file in %s: %w", f.Files.Path(), rootdir.WithoutPath(err))
 	}
 	return string(data), nil
-}
-
-func cause(err error) error {
-	if p, ok := errors.AsType[*fs.PathError](err); ok {
-		return p.Err
-	}
-	return err
 }
 
 // env returns a variable that is allowed and set.
@@ -90,7 +83,10 @@ func (f Functions) env(name string) (string, error) {
 	if !slices.Contains(f.Env, name) {
 		return "", errors.New("env: this variable is not in INJECTOR_TEMPLATE_ENV")
 	}
-	value, ok := os.LookupEnv(name)
+	value, ok := "", false
+	if f.Lookup != nil {
+		value, ok = f.Lookup(name)
+	}
 	if !ok {
 		return "", errors.New("env: this variable is not set")
 	}

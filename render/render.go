@@ -217,19 +217,6 @@ func discard(staged []*rootdir.Staged) error {
 	return err
 }
 
-// Info is the content of an OUTPUT.json. A reader that finds the same generation, and Changing
-// false, in one OUTPUT.json before and after reading several outputs has read a single generation.
-type Info struct {
-	Generation int       `json:"generation"` // 1 for the first key, one more for each that replaced it
-	Name       string    `json:"name"`       // the key's, as the dashboard shows it
-	Kind       key.Kind  `json:"kind"`
-	Expiry     time.Time `json:"expiry"` // by the server's clock; extensions move it
-	// SecondsLeft is how much life the key had when this was written: with the file's time it tells,
-	// whatever the clock says, whether it has expired.
-	SecondsLeft int64 `json:"seconds_left"`
-	Changing    bool  `json:"changing,omitempty"` // several outputs are being replaced at this moment
-}
-
 // Describe writes p's generation and expiry beside the outputs, which stay as they are.
 func (f *Files) Describe(p key.Publication) error {
 	f.mu.Lock()
@@ -255,8 +242,6 @@ func (f *Files) writeInfo(o Output, data []byte) error {
 	}
 	return nil
 }
-
-func infoPath(output string) string { return output + ".json" }
 
 // changedError is why outputs are not intact that somebody touched.
 type changedError struct{ path string }

@@ -106,7 +106,7 @@ func parse(name, source string, funcs template.FuncMap) (*template.Template, err
 
 func readTemplate(path string) ([]byte, error) {
 	data, err := rootdir.ReadFile(path, maxTemplate)
-	return data, cause(err)
+	return data, rootdir.WithoutPath(err)
 }
 
 // render returns the bytes for v. The error names the template and the line, and shows no token.

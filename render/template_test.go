@@ -67,7 +67,7 @@ func TestTemplatesSeeThePublication(t *testing.T) {
 	dir := t.TempDir()
 	writeText(t, filepath.Join(dir, "note"), "a note\n")
 	t.Setenv("APP_NAME", "it's")
-	f := Functions{Files: openDir(t, dir), Env: []string{"APP_NAME"}}
+	f := Functions{Files: openDir(t, dir), Env: []string{"APP_NAME"}, Lookup: os.LookupEnv}
 	p := publication(3)
 	p.Key.ID, p.Key.Expiry, p.Key.Kind = 7, time.Date(2031, 2, 3, 4, 5, 6, 0, time.UTC), key.Fleet
 	secret := p.Key.Secret.Reveal()
@@ -103,7 +103,7 @@ func TestTemplatesThatFail(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("BALENA_PASSWORD", "hunter2")
-	f := Functions{Files: openDir(t, dir), Env: []string{"APP_NAME"}}
+	f := Functions{Files: openDir(t, dir), Env: []string{"APP_NAME"}, Lookup: os.LookupEnv}
 	first := publication(1)
 	for source, say := range map[string]string{
 		"a\n{{.Tokn}}":                       ":2:2:",

@@ -6,6 +6,9 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/balena-injector/injector/internal/config"
+	"github.com/balena-injector/injector/internal/words"
 )
 
 // command is one of the program's commands.
@@ -62,7 +65,7 @@ func suggestCommand(name string) string {
 	for _, c := range commands() {
 		all = append(all, c.name)
 	}
-	if near := nearest(name, all); near != "" {
+	if near := words.Nearest(name, all); near != "" {
 		return " (did you mean " + near + "?)"
 	}
 	return ""
@@ -79,13 +82,13 @@ func (in *invocation) flags(name string, define func(*flag.FlagSet)) error {
 	switch {
 	case err == flag.ErrHelp:
 		printCommand(in.stdout, findCommand(name))
-		return silentError{exitDone}
+		return silent(exitDone)
 	case err == nil && set.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", set.Arg(0))
 	}
 	if err != nil {
 		_, _ = fmt.Fprintf(in.stderr, "injector %s: %v; everything else is configured by environment variables, see `injector help`\n", name, err)
-		return silentError{exitConfig}
+		return silent(exitConfig)
 	}
 	return nil
 }
@@ -117,7 +120,7 @@ func runHelp(in *invocation) error {
 
 func silentlyUnknown(in *invocation, name string) error {
 	_, _ = fmt.Fprintf(in.stderr, "injector help: there is no command %q%s\n", name, suggestCommand(name))
-	return silentError{exitConfig}
+	return silent(exitConfig)
 }
 
 func printCommand(w io.Writer, c *command) {
@@ -143,4 +146,26 @@ func printUsage(w io.Writer) {
 	_ = tw.Flush()
 	_, _ = fmt.Fprintf(w, "\nExit codes: 0 done; %s.\n", commonExits)
 	_, _ = io.WriteString(w, "Needed are an account (BALENA_USERNAME and BALENA_PASSWORD) and a tmpfs at /secrets; `injector help` lists all variables.\n")
+}
+
+// printVariables writes the reference of all variables.
+func printVariables(w io.Writer) {
+	for _, c := range config.Credentials() {
+		suffix := "[_FILE]"
+		if c.FileOnly {
+			suffix = "_FILE"
+		}
+		_, _ = fmt.Fprintf(w, "  %s\n      %s\n", c.Name+suffix, c.Does)
+	}
+	_, _ = fmt.Fprintf(w, "  (%s)\n", config.OtherNames)
+	for _, v := range config.Variables() {
+		name := v.Name
+		if v.Default != "" {
+			name += "=" + v.Default
+		}
+		_, _ = fmt.Fprintf(w, "  %s\n      %s\n", name, v.Does)
+		if v.Usual != "" {
+			_, _ = fmt.Fprintf(w, "      default: %s\n", v.Usual)
+		}
+	}
 }

@@ -12,8 +12,9 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/balena-injector/injector/balena/balenatest"
 	"golang.org/x/sys/unix"
+
+	"github.com/balena-injector/injector/balena/balenatest"
 )
 
 // deny names the error that system calls end with which only sharpen a diagnosis or close a race, as in a container of

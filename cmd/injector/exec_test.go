@@ -11,10 +11,12 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/balena-injector/injector/balena/balenatest"
 	"github.com/balena-injector/injector/internal/child"
+	"github.com/balena-injector/injector/internal/config"
 	"github.com/balena-injector/injector/internal/tally"
-	"golang.org/x/sys/unix"
 )
 
 // newExecStage is a stage without an output: the app has a variable.
@@ -490,7 +492,7 @@ func TestExecsSideBySide(t *testing.T) {
 		t.Errorf("exit %d", code)
 	}
 	s.wantLive(0)
-	dirs, _ := filepath.Glob(execPlace() + "*")
+	dirs, _ := filepath.Glob(config.ExecPlace() + "*")
 	for _, dir := range dirs {
 		if raw, err := os.ReadFile(filepath.Join(dir, "journal.json")); err == nil && strings.Contains(string(raw), `"keys": []`) {
 			_ = os.RemoveAll(dir)

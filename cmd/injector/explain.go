@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/balena-injector/injector/agent"
+	"github.com/balena-injector/injector/internal/config"
 	"github.com/balena-injector/injector/internal/probe"
 	"github.com/balena-injector/injector/internal/words"
 	"github.com/balena-injector/injector/key"
@@ -26,14 +26,14 @@ func runExplain(in *invocation) error {
 	if r.State == probe.Running || r.State == probe.Another || r.State == probe.Silent {
 		return nil
 	}
-	s, _, err := in.load(false)
+	s, _, err := in.load(config.Options{})
 	if err != nil {
 		return err
 	}
 	say("\nWith this configuration one would do the following.")
 	for _, k := range s.Keys {
-		if k.Key != "" {
-			say("For %s:", k.Key)
+		if k.Name != "" {
+			say("For %s:", k.Name)
 		}
 		explainPlan(say, k.Times, k.Kind, k.CanRotate)
 	}
@@ -41,13 +41,13 @@ func runExplain(in *invocation) error {
 }
 
 // explainPlan says what a schedule means before there is a key.
-func explainPlan(say teller, t agent.Times, kind key.Kind, canRotate bool) {
+func explainPlan(say teller, t config.Times, kind key.Kind, canRotate bool) {
 	say("A %s key lives for %s at a time. It is extended %s to %s after the last extension; its secret stays the same, and no app notices.",
-		kind, short(t.TTL), short(t.TTL/2), short(t.TTL*2/3))
+		kind, words.Short(t.TTL), words.Short(t.TTL/2), words.Short(t.TTL*2/3))
 	switch {
 	case t.MaxTTL > 0:
 		say("Before it would get older than %s another key takes its place: the file changes, and the old key lives on for %s.",
-			short(t.MaxTTL), short(t.Overlap))
+			words.Short(t.MaxTTL), words.Short(t.Overlap))
 	case canRotate:
 		say("It is never replaced, because INJECTOR_MAX_TTL is 0.")
 	default:
@@ -58,13 +58,13 @@ func explainPlan(say teller, t agent.Times, kind key.Kind, canRotate bool) {
 			"each is replaced instead of extended, and dies at its expiry.", kind)
 	}
 	if canRotate {
-		say("Every %s the server is asked whether the key lives; a dead one is replaced then.", short(t.Check))
+		say("Every %s the server is asked whether the key lives; a dead one is replaced then.", words.Short(t.Check))
 	} else {
 		say("Every %s the server is asked whether the key lives. "+
-			"A dead one can only be replaced with a login less than 20 minutes old.", short(t.Check))
+			"A dead one can only be replaced with a login less than 20 minutes old.", words.Short(t.Check))
 	}
 	say("An outage of the API of up to %s is survived at any time, and of up to %s right after an extension.",
-		short(t.TTL/3), short(t.TTL))
+		words.Short(t.TTL/3), words.Short(t.TTL))
 	say("On a stop the file is removed and the key revoked.")
 }
 

@@ -9,7 +9,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/balena-injector/injector/internal/config"
 	"github.com/balena-injector/injector/internal/probe"
+	"github.com/balena-injector/injector/internal/sidecar"
+	"github.com/balena-injector/injector/internal/words"
 )
 
 func runHealthcheck(in *invocation) error {
@@ -22,7 +25,7 @@ func runHealthcheck(in *invocation) error {
 		return err
 	}
 	if hold < 0 || hold > probe.MaxHold {
-		return configError{{"--hold", "is " + short(hold), "give a duration of up to " + short(probe.MaxHold)}}
+		return config.Problems{{Variable: "--hold", Rule: "is " + words.Short(hold), Fix: "give a duration of up to " + words.Short(probe.MaxHold)}}
 	}
 	at, err := in.place()
 	if err != nil {
@@ -30,11 +33,11 @@ func runHealthcheck(in *invocation) error {
 	}
 	path := "/livez"
 	if !live {
-		path = "/readyz?" + url.Values{"output": at.outputs, "hold": {hold.String()}}.Encode()
+		path = "/readyz?" + url.Values{"output": at.Outputs, "hold": {hold.String()}}.Encode()
 	}
-	code, body, err := probe.Ask(in.stop, at.dir, path, hold)
+	code, body, err := probe.Ask(in.stop, at.Dir, path, hold)
 	if err != nil {
-		r, err := atRest(at, err)
+		r, err := sidecar.AtRest(at, err)
 		if err != nil {
 			return err
 		}

@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"github.com/balena-injector/injector/internal/config"
 )
 
 // runInstall copies the program into a directory, for exec and wait inside other images.
@@ -15,7 +17,7 @@ func runInstall(in *invocation) error {
 		if err := in.flags("install", func(*flag.FlagSet) {}); err != nil {
 			return err
 		}
-		return configError{{"injector install", "needs one directory", "such as: injector install /opt/injector"}}
+		return config.Problems{{Variable: "injector install", Rule: "needs one directory", Fix: "such as: injector install /opt/injector"}}
 	}
 	target := filepath.Join(in.args[0], "injector")
 	if err := installSelf(target); err != nil {

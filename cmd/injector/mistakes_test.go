@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/pem"
-	"fmt"
 	"io"
 	"log"
 	"net"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/balena-injector/injector/balena/balenatest"
+	"github.com/balena-injector/injector/internal/config"
 	"github.com/balena-injector/injector/internal/tally"
 )
 
@@ -38,72 +38,14 @@ func TestMistakes(t *testing.T) {
 		set  []string // an empty value removes the variable
 		says []string
 	}{
-		{name: "no unit", code: exitConfig, set: []string{"INJECTOR_TTL", "5"}, says: []string{"INJECTOR_TTL", "unit"}},
 		{name: "too short", code: exitConfig, set: []string{"INJECTOR_TTL", "5s"}, says: []string{"INJECTOR_TTL", "10s"}},
 		{name: "unknown variable", code: exitConfig, set: []string{"INJECTOR_TTTL", "1h"}, says: []string{"INJECTOR_TTTL", "did you mean INJECTOR_TTL?"}},
-		{name: "bad mode", code: exitConfig, set: []string{"INJECTOR_OUTPUT_MODE", "rw"}, says: []string{"INJECTOR_OUTPUT_MODE", "octal"}},
-		{name: "bad owner", code: exitConfig, set: []string{"INJECTOR_OUTPUT_OWNER", "app"}, says: []string{"INJECTOR_OUTPUT_OWNER", "uid:gid"}},
-		{name: "relative path", code: exitConfig, set: []string{"INJECTOR_OUTPUT", "token"}, says: []string{"INJECTOR_OUTPUT", "absolute"}},
-		{name: "bad kind", code: exitConfig, set: []string{"INJECTOR_KIND", "group"}, says: []string{"INJECTOR_KIND", "user, fleet or device"}},
-		{name: "no target", code: exitConfig, set: []string{"INJECTOR_KIND", "fleet"}, says: []string{"INJECTOR_TARGET", "slug"}},
-		{name: "bad name", code: exitConfig, set: []string{"INJECTOR_NAME", "it's"}, says: []string{"INJECTOR_NAME"}},
-		{name: "overlap", code: exitConfig, set: []string{"INJECTOR_OVERLAP", "9m"}, says: []string{"INJECTOR_OVERLAP", "quarter"}},
-		{name: "max ttl", code: exitConfig, set: []string{"INJECTOR_MAX_TTL", "5m"}, says: []string{"INJECTOR_MAX_TTL", "shorter"}},
-		{name: "bad boolean", code: exitConfig, set: []string{"INJECTOR_REQUIRE_TMPFS", "maybe"}, says: []string{"INJECTOR_REQUIRE_TMPFS", "true or false"}},
-		{name: "bad level", code: exitConfig, set: []string{"INJECTOR_LOG_LEVEL", "loud"}, says: []string{"INJECTOR_LOG_LEVEL", "debug"}},
-		{name: "bad format", code: exitConfig, set: []string{"INJECTOR_LOG_FORMAT", "xml"}, says: []string{"INJECTOR_LOG_FORMAT"}},
-		{name: "bad address", code: exitConfig, set: []string{"INJECTOR_LISTEN", "9300"}, says: []string{"INJECTOR_LISTEN", ":22536"}},
-		{name: "delay", code: exitConfig, set: []string{"INJECTOR_SHUTDOWN_DELAY", "10s"}, says: []string{"INJECTOR_SHUTDOWN_DELAY", "INJECTOR_SHUTDOWN_TIMEOUT"}},
-		{name: "plain http", code: exitConfig, set: []string{"BALENA_API_URL", "http://api.example.org"}, says: []string{"BALENA_API_URL", "https", "INJECTOR_ALLOW_HTTP"}},
 		{name: "no password", code: exitConfig, set: []string{"BALENA_PASSWORD", ""}, says: []string{"BALENA_PASSWORD", "BALENA_PASSWORD_FILE"}},
-		{name: "no user name", code: exitConfig, set: []string{"BALENA_USERNAME", ""}, says: []string{"BALENA_USERNAME"}},
-		{name: "nothing", code: exitConfig, set: []string{"BALENA_USERNAME", "", "BALENA_PASSWORD", ""}, says: []string{"BALENA_USERNAME", "BALENA_SESSION_TOKEN", "BALENA_API_KEY_FILE"}},
-		{name: "both", code: exitConfig, set: []string{"BALENA_PASSWORD_FILE", "/etc/hostname"}, says: []string{"BALENA_PASSWORD", "keep one"}},
-		{name: "no such file", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "BALENA_PASSWORD_FILE", "/no/such/file"}, says: []string{"BALENA_PASSWORD_FILE", "/no/such/file", "no such file"}},
 		{name: "a password for a path", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "BALENA_PASSWORD_FILE", "hunter2"}, says: []string{"1 configuration problem", "BALENA_PASSWORD_FILE", "is not the absolute path of a file"}},
-		{name: "a misspelt password", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "BALENA_PASWORD_FILE", "/etc/hostname"}, says: []string{"did you mean BALENA_PASSWORD_FILE?"}},
-		{name: "a misspelt user", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "BALENA_USERNAME", "", "BALENA_USER", "x"}, says: []string{"BALENA_USER is not read", "is read from BALENA_USERNAME"}},
-		{name: "both names", code: exitConfig, set: []string{"INJECTOR_PASSWORD", "x"}, says: []string{"BALENA_PASSWORD and INJECTOR_PASSWORD are both set"}},
-		{name: "a wrong password by its other name", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "INJECTOR_PASSWORD_FILE", "/no/such/file"}, says: []string{"INJECTOR_PASSWORD_FILE", "/no/such/file"}},
-		{name: "a key that is not named", code: exitConfig, set: []string{"INJECTOR_OUTPUT", "", "INJECTOR_KEYS", "a", "INJECTOR_C_OUTPUT", "/secrets/x"}, says: []string{"INJECTOR_C_OUTPUT", "does not name a key c"}},
-		{name: "a hook that is not there", code: exitConfig, set: []string{"INJECTOR_NOTIFY_COMMAND", "no-such-program"}, says: []string{"INJECTOR_NOTIFY_COMMAND", "not found"}},
-		{name: "not a session", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "BALENA_USERNAME", "", "BALENA_SESSION_TOKEN", "s3cr3t-pasted"}, says: []string{"BALENA_SESSION_TOKEN", "eyJ"}},
-		{name: "rotation without a password", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "BALENA_SESSION_TOKEN", "<SESSION>", "INJECTOR_MAX_TTL", "24h"}, says: []string{"INJECTOR_MAX_TTL", "BALENA_PASSWORD"}},
-		{name: "user key for user keys", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "BALENA_USERNAME", "", "BALENA_API_KEY_FILE", "/etc/hostname"}, says: []string{"BALENA_API_KEY_FILE", "fleet and device"}},
-		{name: "bad totp", code: exitConfig, set: []string{"BALENA_TOTP_SECRET", "0189"}, says: []string{"BALENA_TOTP_SECRET", "base32"}},
-		{name: "cache beside the output", code: exitConfig, set: []string{"INJECTOR_SESSION_CACHE", "<DIR>/session"}, says: []string{"INJECTOR_SESSION_CACHE"}},
-		{name: "no certificates", code: exitConfig, set: []string{"INJECTOR_CA_FILE", "/etc/hostname"}, says: []string{"INJECTOR_CA_FILE", "PEM"}},
 
 		{name: "wrong password", code: exitRefused, set: []string{"BALENA_PASSWORD", "hunter2"}, says: []string{"of 5 tries of this hour are left", "locks an account out after ten refusals"}},
 		{name: "stale session", code: exitRefused, set: []string{"BALENA_PASSWORD", "", "BALENA_USERNAME", "", "BALENA_SESSION_TOKEN", "<STALE>"}, says: []string{"20 minutes", "BALENA_USERNAME", "BALENA_PASSWORD_FILE"}},
 		{name: "another server's session", code: exitRefused, set: []string{"BALENA_PASSWORD", "", "BALENA_USERNAME", "", "BALENA_SESSION_TOKEN", "<FOREIGN>"}, says: []string{"does not accept", "BALENA_SESSION_TOKEN"}},
-
-		{name: "quotes around a name", code: exitConfig, set: []string{"BALENA_USERNAME", `"injector"`}, says: []string{"BALENA_USERNAME is between quotes", "remove them"}},
-		{name: "quotes around a URL", code: exitConfig, set: []string{"BALENA_API_URL", `"https://api.example.org"`}, says: []string{"BALENA_API_URL is between quotes", "remove them"}},
-		{name: "a Latin-1 password", code: exitConfig, set: []string{"BALENA_PASSWORD", "gr\xfc\xdfe"}, says: []string{"BALENA_PASSWORD is not usable", "Latin-1", "save it as UTF-8"}},
-		{name: "a password file of two lines", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "BALENA_PASSWORD_FILE", "<DIR>/lines"}, says: []string{"BALENA_PASSWORD_FILE is not usable", "more than one line"}},
-		{name: "a UTF-16 password file", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "BALENA_PASSWORD_FILE", "<DIR>/utf16"}, says: []string{"BALENA_PASSWORD_FILE is not usable", "UTF-16"}},
-		{name: "a header for a session", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "BALENA_USERNAME", "", "BALENA_SESSION_TOKEN", "Bearer <SESSION>"}, says: []string{"BALENA_SESSION_TOKEN is not usable", "Bearer"}},
-		{name: "a session cut short", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "BALENA_USERNAME", "", "BALENA_SESSION_TOKEN", "<CUT>"}, says: []string{"BALENA_SESSION_TOKEN is not usable", "end is missing"}},
-		{name: "a code for a TOTP secret", code: exitConfig, set: []string{"BALENA_TOTP_SECRET", "123456"}, says: []string{"BALENA_TOTP_SECRET is not usable", "QR code"}},
-		{name: "another service's TOTP", code: exitConfig, set: []string{"BALENA_TOTP_SECRET", "otpauth://totp/x?secret=JBSWY3DPEHPK3PXP&digits=8"}, says: []string{"BALENA_TOTP_SECRET is not usable", "digits"}},
-		{name: "an e-mail address", code: exitConfig, set: []string{"BALENA_USERNAME", "", "BALENA_EMAIL", "a@example.org"}, says: []string{"BALENA_EMAIL is not read", "BALENA_USERNAME"}},
-		{name: "a file for the name", code: exitConfig, set: []string{"BALENA_USERNAME", "", "BALENA_USERNAME_FILE", "/etc/hostname"}, says: []string{"BALENA_USERNAME_FILE is not read", "BALENA_USERNAME only"}},
-		{name: "a misspelt URL", code: exitConfig, set: []string{"BALENA_API_URL", "", "BALENA_API_ULR", "https://api.example.org"}, says: []string{"BALENA_API_ULR", "did you mean BALENA_API_URL?"}},
-		{name: "another's name for the API", code: exitConfig, set: []string{"BALENA_API_URL", "", "BALENA_API_HOST", "api.example.org"}, says: []string{"BALENA_API_HOST is not read", "BALENA_API_URL"}},
-		{name: "small letters", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "balena_password", "x"}, says: []string{"balena_password is not read", "capitals"}},
-		{name: "a file for the name, by its other name", code: exitConfig, set: []string{"BALENA_USERNAME", "", "INJECTOR_USERNAME_FILE", "/etc/hostname"}, says: []string{"INJECTOR_USERNAME_FILE", "BALENA_USERNAME only"}},
-		{name: "two names for the name", code: exitConfig, set: []string{"INJECTOR_USERNAME", "other"}, says: []string{"BALENA_USERNAME and INJECTOR_USERNAME are both set"}},
-		{name: "an old token alone", code: exitConfig, set: []string{"BALENA_PASSWORD", "", "BALENA_USERNAME", "", "BALENA_TOKEN", "0123456789abcdef0123456789abcdef"}, says: []string{"BALENA_TOKEN is set, and not used", "needs a login"}},
-		{name: "one problem for a quoted value", code: exitConfig, set: []string{"INJECTOR_TTL", `"1h"`}, says: []string{"1 configuration problem:", "INJECTOR_TTL is between quotes"}},
-		{name: "UTF-16 without a mark", code: exitConfig, set: []string{"INJECTOR_TEMPLATES", "<DIR>/zeros:<DIR>/app.conf"}, says: []string{"INJECTOR_TEMPLATES", "zero bytes"}},
-		{name: "a home directory", code: exitConfig, set: []string{"INJECTOR_NOTIFY_COMMAND", "touch ~/x"}, says: []string{"INJECTOR_NOTIFY_COMMAND", "there is no shell"}},
-		{name: "a shell's line", code: exitConfig, set: []string{"INJECTOR_NOTIFY_COMMAND", "nginx -s reload && echo ok"}, says: []string{"INJECTOR_NOTIFY_COMMAND", "there is no shell", `["sh","-c","…"]`}},
-		{name: "quotes for a shell", code: exitConfig, set: []string{"INJECTOR_NOTIFY_COMMAND", `echo "two words"`}, says: []string{"INJECTOR_NOTIFY_COMMAND", "there is no shell"}},
-		{name: "a URL with a question mark", code: exitConfig, set: []string{"BALENA_API_URL", "https://api.example.org?"}, says: []string{"BALENA_API_URL", "query"}},
-		{name: "a UTF-16 template", code: exitConfig, set: []string{"INJECTOR_TEMPLATES", "<DIR>/utf16:<DIR>/app.conf"}, says: []string{"INJECTOR_TEMPLATES", "<DIR>/utf16", "UTF-16"}},
-		{name: "a Latin-1 template", code: exitConfig, set: []string{"INJECTOR_TEMPLATES", "<DIR>/latin1:<DIR>/app.conf"}, says: []string{"INJECTOR_TEMPLATES", "<DIR>/latin1", "Latin-1"}},
-		{name: "a line break in a setting", code: exitConfig, set: []string{"INJECTOR_DESCRIPTION", "one\rtwo"}, says: []string{"INJECTOR_DESCRIPTION", "line break"}},
 
 		{name: "a certificate of nobody known", code: exitFailed, set: []string{"BALENA_API_URL", encrypted.URL}, says: []string{"unknown authority", "INJECTOR_CA_FILE"}},
 		{name: "a certificate for another name", code: exitFailed, set: []string{"BALENA_API_URL", otherName, "INJECTOR_CA_FILE", authority}, says: []string{"localhost", "host name that the certificate is for"}},
@@ -199,26 +141,6 @@ func TestKubernetesServiceVariablesAreIgnored(t *testing.T) {
 	s.want(0, "check")
 }
 
-// TestNoValueIsShown pastes a secret into each variable in turn, in forms that make it wrong.
-func TestNoValueIsShown(t *testing.T) {
-	for _, pasted := range []string{"S3cret", "0123456789abcdef0123456789abcdef", "htps://u:S3cret@h/x", "S3cret http://h/", "http://u:S3cret@h:x/", "S3cret;S3cret",
-		"S3cret:S3cret", "$S3cret", "1S3cret", "S3cret:80"} {
-		for f := range allFields() {
-			t.Run("", func(t *testing.T) {
-				name := f.Tag.Get("envconfig")
-				t.Setenv("BALENA_USERNAME", "injector")
-				t.Setenv("BALENA_PASSWORD", "x")
-				t.Setenv(name, pasted)
-				s, err := parseSettings(os.Environ())
-				text := fmt.Sprint(err, s.Warnings)
-				if strings.Contains(text, "S3cret") || strings.Contains(text, pasted) {
-					t.Errorf("%s=%s is shown: %s", name, pasted, text)
-				}
-			})
-		}
-	}
-}
-
 // TestAnAddressThatIsASecret has one that only turns out to be wrong when it is used.
 func TestAnAddressThatIsASecret(t *testing.T) {
 	s := newStage(t, balenatest.Options{})
@@ -240,11 +162,11 @@ func TestCommandLine(t *testing.T) {
 	contains(t, s.want(0, "help", "revoke"), "--expired")
 	contains(t, s.want(0, "version"), "injector ")
 	help := s.want(0, "help")
-	for f := range allFields() {
-		contains(t, help, f.Tag.Get("envconfig"))
+	for _, v := range config.Variables() {
+		contains(t, help, v.Name)
 	}
-	for _, secret := range secretVariables {
-		contains(t, help, secret.name)
+	for _, c := range config.Credentials() {
+		contains(t, help, c.Name)
 	}
 	for _, c := range commands() {
 		contains(t, help, "\n  "+c.name)

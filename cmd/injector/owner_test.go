@@ -10,8 +10,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/balena-injector/injector/balena/balenatest"
 	"golang.org/x/sys/unix"
+
+	"github.com/balena-injector/injector/balena/balenatest"
 )
 
 const appUser = 4321

@@ -10,11 +10,13 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/balena-injector/injector/internal/sidecar"
 )
 
 // ownPlace is the state directory that an exec has chosen by itself.
 func ownPlace(p *proc) string {
-	for _, dir := range execPlaces() {
+	for _, dir := range sidecar.ExecPlaces() {
 		if raw, err := os.ReadFile(filepath.Join(dir, "lock")); err == nil && strings.Contains(string(raw), `"pid":`+itoa(p.cmd.Process.Pid)+",") {
 			return dir
 		}
@@ -166,7 +168,7 @@ func TestManyExecsAtOnce(t *testing.T) {
 	delete(s.env, "INJECTOR_STATE_DIR")
 	s.set("INJECTOR_NAME", "crowd-"+itoa(os.Getpid()), "INJECTOR_INIT_TIMEOUT", "3m")
 	var all []*proc
-	for range mostExecs + 8 {
+	for range sidecar.MostExecs + 8 {
 		all = append(all, s.start("exec", "--", "sleep", "1"))
 	}
 	for _, p := range all {

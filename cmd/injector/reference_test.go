@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/balena-injector/injector/internal/config"
 )
 
 var update = flag.Bool("update", false, "write docs/configuration.md anew")
@@ -40,21 +42,24 @@ that Kubernetes makes for a service called injector. This page is made from the 
 | variable | default | meaning |
 |---|---|---|
 `)
-	for f := range allFields() {
-		value := defaultOf(f)
-		if value != "" && !strings.HasPrefix(value, "(") {
+	for _, v := range config.Variables() {
+		value := v.Default
+		if value != "" {
 			value = "`" + value + "`"
 		}
-		_, _ = fmt.Fprintf(&out, "| `%s` | %s | %s |\n", f.Tag.Get("envconfig"), value, f.Tag.Get("desc"))
-	}
-	for _, s := range secretVariables {
-		name := "`" + s.name + "` or `" + s.name + "_FILE`"
-		if s.name == userKeyVariable {
-			name = "`" + s.name + "_FILE`"
+		if v.Usual != "" {
+			value = "(" + v.Usual + ")"
 		}
-		_, _ = fmt.Fprintf(&out, "| %s | | %s |\n", name, s.desc)
+		_, _ = fmt.Fprintf(&out, "| `%s` | %s | %s |\n", v.Name, value, v.Does)
 	}
-	_, _ = fmt.Fprintf(&out, "\n%s.\n", strings.ToUpper(otherNames[:1])+otherNames[1:])
+	for _, c := range config.Credentials() {
+		name := "`" + c.Name + "` or `" + c.Name + "_FILE`"
+		if c.FileOnly {
+			name = "`" + c.Name + "_FILE`"
+		}
+		_, _ = fmt.Fprintf(&out, "| %s | | %s |\n", name, c.Does)
+	}
+	_, _ = fmt.Fprintf(&out, "\n%s.\n", strings.ToUpper(config.OtherNames[:1])+config.OtherNames[1:])
 	out.WriteString(`
 A ` + "`_FILE`" + ` variable names a file with the credential; one line break at its end does not belong to
 it. The file is watched (also when a Kubernetes Secret is updated) and read again. The usual proxy

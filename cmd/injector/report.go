@@ -4,7 +4,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/balena-injector/injector/internal/config"
 	"github.com/balena-injector/injector/internal/probe"
+	"github.com/balena-injector/injector/internal/sidecar"
 )
 
 // report is what the injector that this environment is about tells of itself, or, if none answers, what it has left.
@@ -13,12 +15,12 @@ func (in *invocation) report() (probe.Report, error) {
 	if err != nil {
 		return probe.Report{}, err
 	}
-	r, err := probe.AskReport(in.stop, at.dir, at.outputs)
+	r, err := probe.AskReport(in.stop, at.Dir, at.Outputs)
 	if err != nil {
-		r, err = atRest(at, err)
+		r, err = sidecar.AtRest(at, err)
 	}
-	if strings.HasPrefix(at.dir, execPlace()) && !at.explicit {
-		r.Others = slices.DeleteFunc(usedPlaces(), func(dir string) bool { return dir == at.dir })
+	if strings.HasPrefix(at.Dir, config.ExecPlace()) && !at.Explicit {
+		r.Others = slices.DeleteFunc(sidecar.UsedPlaces(), func(dir string) bool { return dir == at.Dir })
 	}
 	return r, err
 }

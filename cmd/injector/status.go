@@ -33,7 +33,7 @@ func runStatus(in *invocation) error {
 		err = tw.Flush()
 	}
 	if err == nil && r.State != probe.Running {
-		return silentError{exitFailed}
+		return silent(exitFailed)
 	}
 	return err
 }
@@ -105,15 +105,12 @@ func processLine(r probe.Report, now time.Time) string {
 	return fmt.Sprintf("%s: %s %s", text, r.State, r.Ended.UTC().Format(time.RFC3339))
 }
 
-// wrongClock is how far off the local clock may be without a word about it.
-const wrongClock = time.Minute
-
 // clockLine says how wrong the local clock is; "" if it is not.
 func clockLine(r probe.Report) string {
 	switch ahead := time.Duration(r.Ahead); {
-	case ahead > wrongClock:
+	case ahead > probe.WrongClock:
 		return words.Human(ahead) + " ahead of balena's; the times here are this machine's, but for expiries"
-	case ahead < -wrongClock:
+	case ahead < -probe.WrongClock:
 		return words.Human(-ahead) + " behind balena's; the times here are this machine's, but for expiries"
 	}
 	return ""

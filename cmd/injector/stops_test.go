@@ -1,8 +1,6 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,10 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"github.com/balena-injector/injector/agent"
 	"github.com/balena-injector/injector/balena/balenatest"
 )
 
@@ -89,29 +85,6 @@ func TestOnlyRunHandsOver(t *testing.T) {
 	p.signal(syscall.SIGTERM)
 	p.wait(8 * time.Second)
 	s.wantLive(0)
-}
-
-// TestALoopThatIsStuck has an agent that makes no progress: run gives it up, and does not wait for it.
-func TestALoopThatIsStuck(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		k := &keeper{}
-		k.current.Store(agent.New(agent.Config{}))
-		a := &app{keepers: []*keeper{k}}
-		stuck := make(chan struct{})
-		began := time.Now()
-		if err := a.guarded(t.Context(), func() error { <-stuck; return nil }); !errors.Is(err, errStuck) || time.Since(began) > 8*time.Minute {
-			t.Errorf("%v after %v", err, time.Since(began))
-		}
-		close(stuck)
-		if err := a.guarded(t.Context(), func() error { return errStopped }); !errors.Is(err, errStopped) {
-			t.Error(err)
-		}
-		stop, end := context.WithCancel(t.Context())
-		end() // an orderly end may take as long as it was given
-		if err := a.guarded(stop, func() error { time.Sleep(20 * time.Minute); return nil }); err != nil {
-			t.Error(err)
-		}
-	})
 }
 
 // TestASlowDisk has a state directory whose disk takes a second for each write, and a stop at every tenth of a second of

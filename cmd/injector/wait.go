@@ -7,10 +7,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
+	"github.com/balena-injector/injector/internal/config"
+	"github.com/balena-injector/injector/internal/words"
 	"github.com/balena-injector/injector/render"
 )
 
@@ -24,11 +25,11 @@ func runWait(in *invocation) error {
 		if args, err = in.command("wait"); err != nil {
 			return err
 		}
-		if _, err := exec.LookPath(args[0]); err != nil {
-			return configError{{"the command", "cannot be run: " + err.Error(), "give a program in PATH or the path of one"}}
+		if err := lookPath(args[0]); err != nil {
+			return err
 		}
 	}
-	outputs, limit, err := in.waitFor()
+	outputs, limit, err := config.Awaited(in.env)
 	if err != nil {
 		return err
 	}
@@ -40,7 +41,7 @@ func runWait(in *invocation) error {
 			break
 		}
 		if missing != said {
-			_, _ = fmt.Fprintf(in.stderr, "injector wait: waiting for %s: %s\n", short(limit), missing)
+			_, _ = fmt.Fprintf(in.stderr, "injector wait: waiting for %s: %s\n", words.Short(limit), missing)
 			said = missing
 		}
 		select {
@@ -49,7 +50,7 @@ func runWait(in *invocation) error {
 			if in.stop.Err() != nil {
 				return errors.New("stopped while waiting: " + missing)
 			}
-			return fmt.Errorf("gave up after %s: %s", short(limit), missing)
+			return fmt.Errorf("gave up after %s: %s", words.Short(limit), missing)
 		}
 	}
 	if len(args) == 0 {
@@ -59,46 +60,7 @@ func runWait(in *invocation) error {
 	if err != nil {
 		return err
 	}
-	return fmt.Errorf("run %s: %w", args[0], syscall.Exec(path, args, childEnviron()))
-}
-
-// waitFor reads what outputs to wait for, and for how long. The app's container has no credentials,
-// and only this part of the configuration.
-func (in *invocation) waitFor() ([]render.Output, time.Duration, error) {
-	v, err := readVariables()
-	if err != nil {
-		return nil, 0, err
-	}
-	p := &parser{withoutFiles: true} // templates may lie in the injector's container only
-	var s settings
-	p.templates(&s, v)
-	for _, name := range p.keyNames(v.Keys) {
-		p.scope = scope{name}
-		k := keySettings{Key: name}
-		p.outputs(&s, &k, readKeyVariables(p.scope), false)
-		s.Keys = append(s.Keys, k)
-	}
-	limit := p.duration("INJECTOR_INIT_TIMEOUT", v.InitTimeout, time.Second)
-	if len(p.problems) > 0 {
-		return nil, 0, configError(p.problems)
-	}
-	var outputs []render.Output
-	for _, k := range s.Keys {
-		outputs = append(outputs, k.Outputs...)
-	}
-	return outputs, limit, nil
-}
-
-// withoutFiles makes raw entries of templates that are no presets: only their destinations matter.
-func withoutFiles(templates string) string {
-	entries := splitList(templates)
-	for i, e := range entries {
-		source, rest, ok := strings.Cut(e, ":")
-		if _, _, preset := render.LookUpPreset(source); ok && !preset {
-			entries[i] = "raw:" + rest
-		}
-	}
-	return strings.Join(entries, ",")
+	return fmt.Errorf("run %s: %w", args[0], syscall.Exec(path, args, in.env.ForChild()))
 }
 
 // unpublished says what is missing, or "".
@@ -111,23 +73,15 @@ func unpublished(outputs []render.Output, now time.Time) string {
 		if err != nil || info.Size() == 0 {
 			return o.Path + " is not there yet"
 		}
-		about, err := readInfo(o.Path)
+		about, err := render.ReadInfo(o.Path)
 		switch {
 		case err != nil || about.Generation < 1:
 			return o.Path + ".json is not there yet"
 		case about.Changing:
 			return o.Path + " is being replaced"
-		case now.Sub(modified(o.Path+".json")) >= time.Duration(about.SecondsLeft)*time.Second: // by our clock alone, which may be wrong
+		case render.Age(o.Path, now) >= time.Duration(about.SecondsLeft)*time.Second: // by our clock alone, which may be wrong
 			return o.Path + " holds a key that has expired"
 		}
 	}
 	return ""
-}
-
-func modified(path string) time.Time {
-	info, err := os.Stat(path)
-	if err != nil {
-		return time.Time{}
-	}
-	return info.ModTime()
 }

@@ -61,6 +61,9 @@ type KeyReport struct {
 	Credential *Credential `json:"credential,omitempty"`
 }
 
+// WrongClock is how far off the local clock may be without a word about it.
+const WrongClock = time.Minute
+
 // Credential is what is wrong with a credential.
 type Credential struct {
 	Error string `json:"error"`

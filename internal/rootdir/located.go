@@ -35,3 +35,11 @@ func (d *Dir) Names() ([]string, error) {
 	names, err := f.Readdirnames(-1)
 	return names, d.at("", err)
 }
+
+// WithoutPath returns what is wrong with a path, without the operation and the path that the os package puts before it.
+func WithoutPath(err error) error {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		return p.Err
+	}
+	return err
+}

@@ -1,0 +1,152 @@
+package config
+
+import (
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/balena-injector/injector/internal/words"
+)
+
+// variables is every setting that is no secret and not one key's, as text; settings.go gives it a meaning.
+type variables struct {
+	APIURL          string `env:"BALENA_API_URL" default:"https://api.balena-cloud.com" desc:"the balena API"`
+	Keys            string `env:"INJECTOR_KEYS" usual:"one key without a name" desc:"names of several keys, such as deploy,fleet; each has variables of its own, INJECTOR_DEPLOY_TTL and so on: docs/apps.md"`
+	StateDir        string `env:"INJECTOR_STATE_DIR" usual:".injector beside the first output" desc:"directory of the journal, lock and socket"`
+	SessionCache    string `env:"INJECTOR_SESSION_CACHE" usual:"none" desc:"file that keeps the session over restarts; never where an app can read"`
+	RequireTmpfs    string `env:"INJECTOR_REQUIRE_TMPFS" default:"true" desc:"refuse outputs that are not in memory"`
+	TemplateFiles   string `env:"INJECTOR_TEMPLATE_FILES" usual:"none" desc:"directory of the files that templates may include"`
+	TemplateEnv     string `env:"INJECTOR_TEMPLATE_ENV" usual:"none" desc:"names of the variables that templates may read"`
+	OnRotation      string `env:"INJECTOR_ON_ROTATION" default:"restart" desc:"what exec does to its command when another key takes over: restart, none, or a signal such as HUP"`
+	KillAfter       string `env:"INJECTOR_KILL_AFTER" default:"3s" desc:"when a command of exec that does not end is ended by force"`
+	InitTimeout     string `env:"INJECTOR_INIT_TIMEOUT" default:"2m" desc:"when init, exec and wait give up, after any pause that failed starts cost, and how long to wait for another injector to leave the state directory"`
+	ShutdownDelay   string `env:"INJECTOR_SHUTDOWN_DELAY" default:"0s" desc:"how long the key lives on after a stop; counts towards INJECTOR_SHUTDOWN_TIMEOUT"`
+	ShutdownTimeout string `env:"INJECTOR_SHUTDOWN_TIMEOUT" default:"7s" desc:"how long a stop may take in all, revoking included"`
+	RevokeOnExit    string `env:"INJECTOR_REVOKE_ON_EXIT" default:"true" desc:"revoke at the end; false leaves the key to the next start"`
+	Listen          string `env:"INJECTOR_LISTEN" usual:"off" desc:"TCP address for /livez, /readyz and /metrics, such as :22536"`
+	CAFile          string `env:"INJECTOR_CA_FILE" usual:"none" desc:"PEM certificates to trust beside the system's"`
+	AllowHTTP       string `env:"INJECTOR_ALLOW_HTTP" default:"false" desc:"allow http:// to other hosts than this one, password and all"`
+	LogLevel        string `env:"INJECTOR_LOG_LEVEL" default:"info" desc:"debug, info, warn or error"`
+	LogFormat       string `env:"INJECTOR_LOG_FORMAT" default:"text" desc:"text or json"`
+}
+
+// keyVariables is every setting of one key that is no secret.
+type keyVariables struct {
+	Username       string `env:"BALENA_USERNAME" desc:"user name or e-mail address to log in with; needs a password"`
+	Kind           string `env:"INJECTOR_KIND" default:"user" desc:"whose key to make: user, fleet or device"`
+	Target         string `env:"INJECTOR_TARGET" desc:"for a fleet key its slug (org/fleet), uuid or id; for a device key its uuid or id"`
+	Name           string `env:"INJECTOR_NAME" default:"injector" desc:"prefix of the keys' names in the dashboard"`
+	Description    string `env:"INJECTOR_DESCRIPTION" desc:"shown beside the keys in the dashboard, up to 150 characters"`
+	TTL            string `env:"INJECTOR_TTL" default:"1h" desc:"how far ahead a key's expiry is set, at least 10s"`
+	MaxTTL         string `env:"INJECTOR_MAX_TTL" usual:"24h, or TTL if longer; 0 if the credential cannot mint again" desc:"how old a key may get before another replaces it; 0 never"`
+	Overlap        string `env:"INJECTOR_OVERLAP" usual:"1m, or a sixth of TTL if shorter" desc:"how long a replaced key lives on, up to a quarter of TTL"`
+	CheckInterval  string `env:"INJECTOR_CHECK_INTERVAL" default:"5m" desc:"how often to ask whether the key lives, at least 1s"`
+	Output         string `env:"INJECTOR_OUTPUT" usual:"/secrets/balena-token; none with templates or under exec" desc:"the file that the app reads, or none"`
+	OutputMode     string `env:"INJECTOR_OUTPUT_MODE" default:"0440" desc:"the mode of outputs, octal"`
+	OutputOwner    string `env:"INJECTOR_OUTPUT_OWNER" usual:"who runs the injector" desc:"the owner of outputs, numeric uid:gid; either may be empty"`
+	Templates      string `env:"INJECTOR_TEMPLATES" usual:"none" desc:"further outputs, SOURCE:DESTINATION[:MODE] and a comma between them; SOURCE is a template's file or a preset"`
+	TokenVariables string `env:"INJECTOR_TOKEN_VARIABLES" usual:"BALENA_TOKEN" desc:"the variables that exec puts the token into"`
+	NotifyCommand  string `env:"INJECTOR_NOTIFY_COMMAND" usual:"none" desc:"command to run after a publication: words with blanks between them, or a JSON list; no shell"`
+	NotifySignal   string `env:"INJECTOR_NOTIFY_SIGNAL" usual:"none" desc:"signal to send after a publication, SIGNAL:PROCESS such as HUP:nginx"`
+	NotifyURL      string `env:"INJECTOR_NOTIFY_URL" usual:"none" desc:"request to send after a publication, [METHOD ]URL; POST by default"`
+	NotifyTimeout  string `env:"INJECTOR_NOTIFY_TIMEOUT" default:"10s" desc:"how long a notification may take"`
+	NotifyFirst    string `env:"INJECTOR_NOTIFY_FIRST" default:"false" desc:"notify of the first publication after a start, too"`
+}
+
+// secretVariables are the credentials. Each may be given as NAME or as NAME_FILE, but for the user key, which has a file
+// only.
+var secretVariables = []struct{ name, desc string }{
+	{"BALENA_PASSWORD", "the password"},
+	{"BALENA_TOTP_SECRET", "the two-factor secret (base32 or otpauth://), if the account has one"},
+	{"BALENA_SESSION_TOKEN", "a session token instead of name and password"},
+	{"BALENA_API_KEY", "a user key instead of both, as a file only; makes fleet and device keys"},
+}
+
+// userKeyVariable has no variant without a file: an everlasting key in a variable is what this
+// program replaces.
+const userKeyVariable = "BALENA_API_KEY"
+
+// names lists every variable that has a meaning here, for keys of those names.
+func names(keys []string) []string {
+	var list []string
+	for f := range allFields() {
+		list = append(list, f.Tag.Get("env"))
+	}
+	for _, name := range keys {
+		if name != "" {
+			list = append(list, ownNames(name)...)
+		}
+	}
+	for _, s := range secretVariables {
+		if s.name != userKeyVariable {
+			list = append(list, s.name, otherName(s.name))
+		}
+		list = append(list, s.name+"_FILE", otherName(s.name+"_FILE"))
+	}
+	return append(list, otherName("BALENA_USERNAME"))
+}
+
+// allFields are the fields of everybody's variables and of a key's.
+func allFields() func(yield func(reflect.StructField) bool) {
+	return func(yield func(reflect.StructField) bool) {
+		for f := range fieldsOf[variables]() {
+			if !yield(f) {
+				return
+			}
+		}
+		fieldsOf[keyVariables]()(yield)
+	}
+}
+
+func fieldsOf[T any]() func(yield func(reflect.StructField) bool) {
+	return func(yield func(reflect.StructField) bool) {
+		t := reflect.TypeFor[T]()
+		for i := range t.NumField() {
+			if !yield(t.Field(i)) {
+				return
+			}
+		}
+	}
+}
+
+// OtherNames is said once, instead of in every variable's description.
+const OtherNames = "each credential, the user name among them, may also be set as INJECTOR_… instead of BALENA_…, " +
+	"such as INJECTOR_PASSWORD_FILE: balena's dashboard reserves names that begin with BALENA_"
+
+// serviceLinks are the variables that Kubernetes makes for a service called injector-something.
+var serviceLinks = regexp.MustCompile(`^INJECTOR_(.+_)?(SERVICE_(HOST|PORT)|PORT)(_|$)`)
+
+// unknownVariables returns a problem for each INJECTOR_ variable without a meaning.
+func (p *parser) unknownVariables(keys []string) []Problem {
+	known := names(keys)
+	var found []Problem
+	for _, kv := range p.env.entries() {
+		name, _, _ := strings.Cut(kv, "=")
+		if !strings.HasPrefix(name, "INJECTOR_") || slices.Contains(known, name) || serviceLinks.MatchString(name) {
+			continue
+		}
+		fix := "remove it; `injector help` lists all names"
+		near, stranger := words.Nearest(name, known), unnamedKey(name, keys)
+		switch {
+		case stranger != "" && (near == "" || len(stranger) == 1): // a letter is near every other letter
+			fix = "INJECTOR_KEYS does not name a key " + stranger
+		case strangers["BALENA_"+strings.TrimPrefix(name, "INJECTOR_")] != "":
+			fix = strangers["BALENA_"+strings.TrimPrefix(name, "INJECTOR_")]
+		case near != "":
+			fix = "did you mean " + near + "?"
+		}
+		found = append(found, Problem{name, "is not a variable that the injector knows", fix})
+	}
+	slices.SortFunc(found, func(a, b Problem) int { return strings.Compare(a.Variable, b.Variable) })
+	return found
+}
+
+// unnamedKey returns the key whose variable this would be if INJECTOR_KEYS named it, or "".
+func unnamedKey(variable string, keys []string) string {
+	name, _, _ := strings.Cut(strings.ToLower(strings.TrimPrefix(variable, "INJECTOR_")), "_")
+	if len(keys) > 0 && keys[0] != "" && keyNameForm.MatchString(name) && slices.Contains(ownNames(name), variable) {
+		return name
+	}
+	return ""
+}

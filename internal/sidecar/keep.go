@@ -1,0 +1,88 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+
+	"github.com/balena-injector/injector/agent"
+	"github.com/balena-injector/injector/internal/child"
+	"github.com/balena-injector/injector/internal/words"
+)
+
+// Init adopts or mints every key and publishes it, for a later Run to adopt.
+func (a *App) Init(stop, kill context.Context) error {
+	return a.live(stop, func() {}, func() error {
+		err := a.each(func(k *keeper) error { return k.named(k.agent().Init(stop, kill)) })
+		if err == nil || !a.settings.Several() || errors.Is(context.Cause(stop), agent.ErrHandOver) {
+			return err
+		}
+		return errors.Join(err, a.each(func(k *keeper) error { return k.named(k.takeBack(kill)) }))
+	})
+}
+
+// takeBack revokes the key that this init made, because another key of several could not be had: nobody may come
+// and keep it. One that was adopted stays as it was.
+func (k *keeper) takeBack(kill context.Context) error {
+	s := k.agent().Status()
+	if s.Counts.Mints == 0 || s.Key == nil {
+		return nil
+	}
+	k.log.Info("another key could not be had: taking this one back")
+	k.newAgent()
+	return k.agent().Revoke(kill, kill)
+}
+
+// Run keeps every key until stop, and revokes or hands over then. It returns ErrStopped if stop came before it held
+// anything.
+func (a *App) Run(stop, kill context.Context) error {
+	reaper := child.NewReaper(false)
+	defer reaper.Stop()
+	return a.live(stop, func() { a.prepareNotices(reaper) }, func() error {
+		stop, undo := a.handable(stop)
+		defer undo()
+		return a.guarded(stop, func() error { return a.run(stop, kill) })
+	})
+}
+
+// run keeps all keys until stop.
+func (a *App) run(stop, kill context.Context) error {
+	var beside sync.WaitGroup
+	var orphans error
+	beside.Go(func() { orphans = a.drainUnconfigured(stop, kill) })
+	defer a.startNotices()()
+	err := a.each(func(k *keeper) error { return k.run(stop, kill) })
+	beside.Wait()
+	return errors.Join(err, orphans)
+}
+
+// live runs work as the only injector in the state directory, beside the probes. Once it is the only one it calls prepare.
+func (a *App) live(stop context.Context, prepare func(), work func() error) (err error) {
+	if err := a.lock(stop); err != nil {
+		return err
+	}
+	defer func() { a.sign(err) }()
+	a.sayHello()
+	prepare()
+	return a.serve(stop, true, work)
+}
+
+// sayHello tells what is about to be done.
+func (a *App) sayHello() {
+	a.log.Info("starting", "command", a.process.Command, "version", a.process.Version, "api", a.settings.API.URL, "keys", len(a.keepers))
+	if len(a.keepers) > 20 {
+		return
+	}
+	for _, k := range a.keepers {
+		s := k.settings
+		replaced, outputs := "never", "the command's environment"
+		if s.Times.MaxTTL > 0 {
+			replaced = words.Short(s.Times.MaxTTL)
+		}
+		if len(s.Outputs) > 0 {
+			outputs = strings.Join(s.Paths(), ",")
+		}
+		k.log.Info("keeping a key", "kind", s.Kind, "outputs", outputs, "ttl", s.Times.TTL, "max_ttl", replaced)
+	}
+}

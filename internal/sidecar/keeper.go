@@ -1,0 +1,134 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/balena-injector/injector/agent"
+	"github.com/balena-injector/injector/balena"
+	"github.com/balena-injector/injector/internal/config"
+	"github.com/balena-injector/injector/internal/notify"
+	"github.com/balena-injector/injector/key"
+	"github.com/balena-injector/injector/render"
+)
+
+// keeper is all that belongs to one key.
+type keeper struct {
+	app      *App
+	settings config.Key
+	log      *slog.Logger
+	account  *balena.Account
+	issuer   *balena.Issuer
+	files    *render.Files
+	told     []func(p key.Publication, news bool) // who is told of publications
+	tellers  []*notify.Notifier                   // the notifications among them
+	retract  func()                               // ends the notifications
+	current  atomic.Pointer[agent.Agent]
+	failure  atomic.Pointer[string] // why it is not running at the moment
+	budget   *agent.Budget
+}
+
+func (a *App) newKeeper(s config.Key) *keeper {
+	k := &keeper{app: a, settings: s, log: a.log, account: a.accounts[s.Account], budget: newBudget(s), retract: func() {}}
+	if s.Name != "" {
+		k.log = a.log.With("key", s.Name)
+	}
+	k.files = a.newFiles(s)
+	k.issuer = balena.NewIssuer(k.account, balena.IssuerConfig{Kind: s.Kind, Target: s.Target, Description: s.Description, Gate: k.budget})
+	k.newAgent()
+	return k
+}
+
+func (a *App) newFiles(s config.Key) *render.Files {
+	return render.New(render.Config{Outputs: s.Outputs, Dirs: a.dirs, About: render.About{URL: a.settings.API.URL, Target: s.Target.String()}})
+}
+
+// newAgent makes an agent, which can work once.
+func (k *keeper) newAgent() {
+	s, all := k.settings, k.app.settings
+	k.current.Store(agent.New(agent.Config{Issuer: k.issuer, Account: k.issuer, Publisher: k.files, State: k.app.state, Slot: s.Name, Budget: k.budget, Times: agent.Times(s.Times),
+		Prefix: s.Prefix, URL: all.API.URL, Login: s.Account.Login, Kind: s.Kind, Target: s.Target.String(), Outputs: s.Paths(),
+		InitTimeout: all.InitTimeout, ShutdownDelay: all.ShutdownDelay, ShutdownTimeout: all.ShutdownTimeout, KeepOnExit: all.KeepOnExit,
+		Log: k.log, Advise: k.advise, Announce: k.announce, Retract: func() { k.retract() }}))
+}
+
+// advise is Advise with the names of the variables that hold this key's credential.
+func (k *keeper) advise(err error) string {
+	env, account := k.app.settings.Environ, k.settings.Account.Key
+	text := Advise(env, err)
+	for _, secret := range config.Credentials() {
+		text = strings.ReplaceAll(text, secret.Name, env.OwnName(account, secret.Name))
+	}
+	text = strings.ReplaceAll(text, "BALENA_USERNAME", env.OwnName(account, "BALENA_USERNAME"))
+	for _, variable := range []string{"INJECTOR_KIND", "INJECTOR_TARGET"} {
+		text = strings.ReplaceAll(text, variable, env.SetName(k.settings.Name, variable))
+	}
+	return text
+}
+
+func (k *keeper) agent() *agent.Agent { return k.current.Load() }
+
+func (k *keeper) announce(p key.Publication, news bool) {
+	for _, tell := range k.told {
+		tell(p, news)
+	}
+}
+
+// restartPause is the wait before a key that could not start is tried again.
+const restartPause = 30 * time.Second
+
+// run keeps the key until stop. Where there are others, one that cannot begin is tried again: its
+// directory may be mounted by then.
+func (k *keeper) run(stop, kill context.Context) error {
+	for {
+		err := k.agent().Run(stop, kill)
+		if err == nil || stop.Err() != nil || !k.app.settings.Several() {
+			return k.named(err)
+		}
+		k.log.Error("this key cannot be kept", "error", err, "next_try_in", restartPause)
+		text := err.Error()
+		k.failure.Store(&text)
+		select {
+		case <-time.After(restartPause):
+		case <-stop.Done():
+			return k.named(k.endUnbegun(stop, kill))
+		}
+		k.newAgent()
+		k.failure.Store(nil)
+	}
+}
+
+// endUnbegun revokes what the journal names of a key that could not begin, unless it is handed over.
+func (k *keeper) endUnbegun(stop, kill context.Context) error {
+	if k.app.settings.KeepOnExit || errors.Is(context.Cause(stop), agent.ErrHandOver) {
+		return nil
+	}
+	k.newAgent()
+	return k.agent().Revoke(kill, kill)
+}
+
+// named adds the key's name to an error, where there are several.
+func (k *keeper) named(err error) error {
+	if err == nil || k.settings.Name == "" {
+		return err
+	}
+	return fmt.Errorf("key %s: %w", k.settings.Name, err)
+}
+
+// each does work for all keys at once, and returns what went wrong with any.
+func (a *App) each(work func(*keeper) error) error {
+	errs := make(chan error, len(a.keepers))
+	for _, k := range a.keepers {
+		go func() { errs <- work(k) }()
+	}
+	var all error
+	for range a.keepers {
+		all = errors.Join(all, <-errs)
+	}
+	return all
+}

@@ -1,0 +1,50 @@
+package sidecar
+
+import (
+	"os"
+	"slices"
+	"time"
+
+	"github.com/balena-injector/injector/internal/probe"
+	"github.com/balena-injector/injector/internal/words"
+)
+
+// Alive reports whether every key's loop makes progress.
+func (a *App) Alive() bool {
+	return !slices.ContainsFunc(a.keepers, func(k *keeper) bool { return !k.agent().Alive() })
+}
+
+func (a *App) report() probe.Report {
+	skew, _ := a.client.Skew()
+	r := probe.Report{State: probe.Running, StateDir: a.state.Path(), PID: os.Getpid(), Version: a.process.Version, Command: a.process.Command,
+		Started: a.process.Started, API: a.settings.API.URL, Listen: a.settings.Listen, Ahead: words.Duration(skew.Round(time.Second))}
+	if until := a.handover.Load(); until != nil && time.Now().Before(*until) {
+		r.HandsOverUntil = until.Truncate(time.Second)
+	}
+	for _, k := range a.keepers {
+		r.Keys = append(r.Keys, k.report())
+	}
+	r.Judge()
+	return r
+}
+
+// report is everything about one key.
+func (k *keeper) report() probe.KeyReport {
+	t := k.settings.Times
+	var untold []string
+	for _, n := range k.tellers {
+		if failure := n.Failing(); failure != "" {
+			untold = append(untold, failure)
+		}
+	}
+	r := probe.KeyReport{Name: k.settings.Name, Status: k.agent().Status(), Outputs: k.settings.Paths(), Login: k.account.Login(),
+		SessionExpiry: k.account.SessionExpiry(), TTL: words.Duration(t.TTL), MaxTTL: words.Duration(t.MaxTTL),
+		Overlap: words.Duration(t.Overlap), Untold: untold}
+	if failure := k.failure.Load(); failure != nil {
+		r.Ready, r.Reason = false, *failure
+	}
+	if err := k.account.CredentialTrouble(); err != nil {
+		r.Credential = &probe.Credential{Error: err.Error(), Fix: k.advise(err)}
+	}
+	return r
+}
