@@ -9,20 +9,20 @@ import (
 
 // load reads the journal and sorts its keys.
 func (a *Agent) load(ctx context.Context) error {
-	j, err := loadJournal(a.cfg.State, a.cfg.Slot)
+	j, err := loadJournal(ctx, a.cfg.Store)
 	if err != nil {
 		if !errors.Is(err, errSetAside) {
 			return err
 		}
 		a.log.Error("starting without a journal", "error", err)
 	}
-	if err := errors.Join(a.cfg.State.Sweep(journalName(a.cfg.Slot)), a.cfg.Publisher.Sweep()); err != nil {
+	if err := errors.Join(a.cfg.Store.Sweep(), a.cfg.Publisher.Sweep(ctx)); err != nil {
 		a.log.Warn("what an earlier crash left could not be removed", "error", err)
 	}
 	a.journal = j
 	a.cfg.Budget.resume(j.Budget, a.clock.now().wall)
 	a.counters.unrevoked.Store(j.Unrevoked)
-	a.userID = a.cfg.Account.KnownUser(ctx)
+	a.userID = a.cfg.Issuer.KnownUser(ctx)
 	for _, r := range j.Keys {
 		h := a.hold(r)
 		h.adopted, h.sent = true, true
@@ -33,7 +33,7 @@ func (a *Agent) load(ctx context.Context) error {
 		switch {
 		case r.URL != a.cfg.URL:
 			a.strand(h, "it belongs to another API, "+r.URL)
-		case !r.proven(a.cfg.Account.Mark):
+		case !r.proven(a.cfg.Issuer.Mark):
 			a.strand(h, "its record does not prove that it is ours: the credential is another one since, or somebody else wrote it")
 		case a.userID == 0 && r.Login != a.cfg.Login:
 			a.undecided = append(a.undecided, h)
@@ -57,7 +57,7 @@ const strandedFor = time.Hour
 
 // forgetStranded forgets the stranded keys that have expired beyond doubt, by a server's clock.
 func (a *Agent) forgetStranded() {
-	now, reliable := a.cfg.Account.Now()
+	now, reliable := a.cfg.Issuer.Now()
 	if !reliable {
 		return
 	}
@@ -71,7 +71,7 @@ func (a *Agent) forgetStranded() {
 }
 
 // decide sorts the keys whose account was in doubt, now that ours is known.
-func (a *Agent) decide() {
+func (a *Agent) decide(ctx context.Context) {
 	for _, h := range a.undecided {
 		if h.rec.UserID != a.userID {
 			a.strand(h, "it belongs to another account")
@@ -81,14 +81,14 @@ func (a *Agent) decide() {
 		a.sort(h)
 	}
 	a.undecided = nil
-	a.adopt()
+	a.adopt(ctx)
 }
 
 // sort finds a key's place: in use, on its way, or to be revoked.
 func (a *Agent) sort(h *holding) {
 	r := &h.rec
 	mine := r.Kind == a.cfg.Kind && r.Target == a.cfg.Target
-	usable := mine && r.Secret != ""
+	usable := mine && !r.Secret.IsZero()
 	switch {
 	case a.draining && r.State != minting:
 		a.retire(h, 0)
@@ -111,8 +111,9 @@ func (a *Agent) sort(h *holding) {
 }
 
 // adopt makes the best of what the journal says is ours.
-func (a *Agent) adopt() {
+func (a *Agent) adopt(ctx context.Context) {
 	now := a.clock.now()
+	a.shown = a.successor != nil && a.cfg.Publisher.Inspect(ctx, a.publication(a.successor)) == nil
 	if a.current != nil {
 		a.log.Info("adopting the key of the last start", a.current.attrs()...)
 		a.untold = a.journal.Told < a.journal.Generation
@@ -121,13 +122,13 @@ func (a *Agent) adopt() {
 		return
 	}
 	a.nextTend = now.add(a.cfg.Times.Check)
-	if a.shown(a.successor) {
+	if a.shown {
 		return
 	}
 	if slices.ContainsFunc(a.retiring, func(h *holding) bool { return h.waits }) {
 		return // the app's token works until the new one is there
 	}
-	if err := a.cfg.Publisher.Remove(); err != nil {
+	if err := a.cfg.Publisher.Remove(ctx); err != nil {
 		a.log.Error("an output of an earlier key could not be removed", "error", err)
 	}
 }

@@ -17,14 +17,11 @@ import (
 // Config is what an agent is made of. All fields are required unless they say otherwise.
 type Config struct {
 	Issuer    Issuer
-	Account   Account
 	Publisher Publisher
-	State     *StateDir // locked by the caller
-	Budget    *Budget   // the one that Issuer counts against
+	Store     Store   // nobody else may use it meanwhile
+	Budget    *Budget // the one that Issuer counts against
 	Times     Times
 
-	Slot   string   // names the journal in State, where several agents share it; may be empty
-	Prefix string   // of the keys' names: key.CheckPrefix
 	URL    string   // the API's; a key of the journal is never sent to another one
 	Login  string   // whose credential it is, as far as the configuration says; may be empty
 	Kind   key.Kind // of the keys
@@ -72,19 +69,20 @@ type Agent struct {
 	stranded  []*holding // of another account or server: named, left to expire
 	steps     map[step]*streak
 	userID    int64
-	targetID  int64
 	ignores   bool // the server ignores chosen secrets
 	nextCheck instant
 	nextTend  instant
-	tendDone  bool // nothing to tend, as things are
-	timed     bool // deadlines are by the server's time
-	untold    bool // the adopted key may be news to the app
-	renewals  int  // of the state directory, that the journal has followed
-	renewNow  bool // somebody asked for an extension or rotation now
-	hurried   bool // somebody waits for Init to end
-	unsaved   bool // an expiry is yet to be written to the journal
-	unlabeled bool // the outputs' expiry is yet to be written beside them
-	warned    bool // that keys are not listed here
+	tendDone  bool    // nothing to tend, as things are
+	timed     bool    // deadlines are by the server's time
+	untold    bool    // the adopted key may be news to the app
+	damage    error   // what was wrong with the outputs when they were looked at last
+	inspected instant // when that was; zero: look again
+	shown     bool    // the app reads the successor already: the last start was killed between the file and the journal
+	renewNow  bool    // somebody asked for an extension or rotation now
+	hurried   bool    // somebody waits for Init to end
+	unsaved   bool    // an expiry is yet to be written to the journal
+	unlabeled bool    // the outputs' expiry is yet to be written beside them
+	warned    bool    // that keys are not listed here
 	repaired  instant
 	// repairPause grows while somebody keeps changing the outputs
 	repairPause time.Duration
@@ -233,7 +231,7 @@ func (a *Agent) strandOthers(ctx context.Context) {
 	if len(a.undecided)+len(a.stranded) == 0 {
 		return
 	}
-	user, _, _ := a.cfg.Account.Identify(ctx)
+	user, _, _ := a.cfg.Issuer.Identify(ctx)
 	for _, h := range slices.Clone(a.undecided) {
 		if user != 0 && h.rec.UserID != user {
 			a.drop(h)
@@ -263,7 +261,7 @@ func (a *Agent) noteStop() { a.stopped.Store(max(1, int64(a.clock.now().mono))) 
 
 // open makes the agent ready for its loop.
 func (a *Agent) open(ctx context.Context) error {
-	if err := a.cfg.Publisher.Prove(); err != nil {
+	if err := a.cfg.Publisher.Prove(ctx); err != nil {
 		return err
 	}
 	if err := a.load(ctx); err != nil {
@@ -271,7 +269,7 @@ func (a *Agent) open(ctx context.Context) error {
 	}
 	a.began = a.clock.now().mono
 	if len(a.undecided) == 0 {
-		a.adopt()
+		a.adopt(ctx)
 	}
 	return nil
 }
@@ -283,6 +281,7 @@ func (a *Agent) loop(ctx context.Context, once bool) error {
 		now := a.clock.now()
 		a.beat.Store(int64(now.mono))
 		a.follow()
+		a.inspect(ctx, now)
 		a.renewNow = a.renewAsked.Swap(false) || a.renewNow
 		if a.tryAsked.Swap(false) {
 			a.tendDone, a.nextTend, a.credentialNews = false, now, true
@@ -337,10 +336,19 @@ func (a *Agent) untilExpiry(now instant, wait time.Duration) time.Duration {
 // follow sees to it that the journal is in the directory where the next start looks for it, and says
 // who was told.
 func (a *Agent) follow() {
-	if n, err := a.cfg.State.Follow(); err == nil && n != a.renewals {
-		a.renewals, a.unsaved = n, true
-	}
+	a.unsaved = a.unsaved || a.cfg.Store.Displaced()
 	a.noteTold()
+}
+
+// inspectPause is how long what was seen of the outputs counts: the steps of one turn of events look once.
+const inspectPause = time.Second
+
+// inspect looks at the outputs of the app's key.
+func (a *Agent) inspect(ctx context.Context, now instant) {
+	if a.current == nil || !a.inspected.isZero() && now.mono-a.inspected.mono < inspectPause {
+		return
+	}
+	a.damage, a.inspected = a.cfg.Publisher.Inspect(ctx, a.publication(a.current)), now
 }
 
 // noteTold writes down who was told.
@@ -368,12 +376,13 @@ func (a *Agent) sleep(ctx context.Context, d time.Duration) {
 	case <-a.wake:
 		a.forgive()
 		a.tendDone = false
+		a.inspected = instant{}
 	}
 }
 
 // serverNow is the server's time as well as we know it.
 func (a *Agent) serverNow() time.Time {
-	now, _ := a.cfg.Account.Now()
+	now, _ := a.cfg.Issuer.Now()
 	return now
 }
 

@@ -9,6 +9,8 @@ type instant struct {
 	wall time.Time     // without a monotonic part
 }
 
+func (i instant) isZero() bool { return i.wall.IsZero() }
+
 func (i instant) add(d time.Duration) instant {
 	return instant{i.mono + d, i.wall.Add(d)}
 }

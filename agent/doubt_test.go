@@ -21,12 +21,12 @@ type forgetful struct {
 	mints int
 }
 
-func (f *forgetful) Mint(ctx context.Context, k key.Key) (key.Secret, bool, error) {
-	secret, existed, err := f.Issuer.Mint(ctx, k)
+func (f *forgetful) Mint(ctx context.Context, k key.Key) (key.Key, bool, error) {
+	minted, existed, err := f.Issuer.Mint(ctx, k)
 	if f.mints++; f.mints == 1 {
-		return key.Secret{}, false, errors.New("somebody pulled the plug")
+		return key.Key{}, false, errors.New("somebody pulled the plug")
 	}
-	return secret, existed, err
+	return minted, existed, err
 }
 
 // TestAFailureThatSaysNothing has a mint that took effect and failed for a reason that nobody knows; the stop comes

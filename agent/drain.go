@@ -12,7 +12,7 @@ func (a *Agent) Drain(stop, kill context.Context) error {
 		return err
 	}
 	a.began = a.clock.now().mono
-	if err := beside(stop, a.cfg.Publisher.Remove); err != nil {
+	if err := beside(stop, func() error { return a.cfg.Publisher.Remove(stop) }); err != nil {
 		a.log.Error("an output could not be removed", "error", err)
 	}
 	if len(a.all()) > 0 {

@@ -97,7 +97,7 @@ func (a *Agent) setExpiry(h *holding, expiry time.Time) {
 // retime computes all deadlines anew when the server's time becomes known: before, they hang on
 // the local clock, which may be wrong.
 func (a *Agent) retime() {
-	_, reliable := a.cfg.Account.Now()
+	_, reliable := a.cfg.Issuer.Now()
 	if reliable && !a.timed {
 		for _, h := range append(a.all(), a.stranded...) {
 			a.setExpiry(h, h.rec.Expiry)
@@ -109,7 +109,7 @@ func (a *Agent) retime() {
 // expired tells whether h is over by the server's clock and the last expiry that we know of. Our
 // own clocks do not say so.
 func (a *Agent) expired(h *holding) bool {
-	now, reliable := a.cfg.Account.Now()
+	now, reliable := a.cfg.Issuer.Now()
 	return reliable && now.After(h.rec.latest().Add(slack))
 }
 
@@ -168,7 +168,7 @@ func (a *Agent) save() error {
 		a.journal.Keys = append(a.journal.Keys, h.rec)
 	}
 	a.journal.Budget = a.cfg.Budget.carry(a.clock.now().wall)
-	if now, reliable := a.cfg.Account.Now(); reliable {
+	if now, reliable := a.cfg.Issuer.Now(); reliable {
 		a.journal.Ahead = a.clock.now().wall.Sub(now).Round(time.Second)
 	}
 	a.journal.Unrevoked = a.counters.unrevoked.Load()

@@ -101,8 +101,7 @@ func (a *Agent) inUse() []*holding {
 
 // settled tells whether Init is done: the app has a verified key and nothing is on its way.
 func (a *Agent) settled() bool {
-	return a.current != nil && a.current.verified && !a.current.dead && a.successor == nil && (a.current.rec.ID != 0 || a.current.unlisted) &&
-		a.cfg.Publisher.Intact(a.publication(a.current)) == nil
+	return a.current != nil && a.current.verified && !a.current.dead && a.successor == nil && (a.current.rec.ID != 0 || a.current.unlisted) && a.damage == nil
 }
 
 // hopeless tells whether Init should give up: the credential is refused or cannot mint, or the

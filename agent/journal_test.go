@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"encoding/json"
 	"testing"
 	"time"
 
@@ -10,12 +9,12 @@ import (
 
 func goodRecord() record {
 	k := key.Draft("test", key.User, 7, time.Now().Add(time.Hour).UTC())
-	return record{Name: k.Name, Secret: k.Secret.Reveal(), ID: 42, State: published, Expiry: k.Expiry, Created: time.Now().UTC(), URL: "https://x", UserID: 7, Kind: key.User}
+	return record{Name: k.Name, Secret: k.Secret, ID: 42, State: published, Expiry: k.Expiry, Created: time.Now().UTC(), URL: "https://x", UserID: 7, Kind: key.User}
 }
 
 func encode(t testing.TB, version int, records ...record) []byte {
 	t.Helper()
-	raw, err := json.Marshal(journal{Version: version, Keys: records})
+	raw, err := journal{Version: version, Keys: records}.encode(true, func(string) (string, bool) { return "", false })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +30,7 @@ func TestParseJournal(t *testing.T) {
 	for name, change := range map[string]func(r *record){
 		"another name":      func(r *record) { r.Name = "somebody's" },
 		"name of our form":  func(r *record) { r.Name = "test-00000000000000000000" },
-		"another secret":    func(r *record) { r.Secret = "0" },
+		"another secret":    func(r *record) { r.Secret = key.NewSecret("0") },
 		"unknown state":     func(r *record) { r.State = "x" },
 		"no expiry":         func(r *record) { r.Expiry = time.Time{} },
 		"no server":         func(r *record) { r.URL = "" },
@@ -59,10 +58,10 @@ func TestWhatARecordProves(t *testing.T) {
 		t.Error("name and secret do not prove a record")
 	}
 	for name, change := range map[string]func(r *record){
-		"no secret":              func(r *record) { r.Secret = "" },
+		"no secret":              func(r *record) { r.Secret = key.Secret{} },
 		"a given secret":         func(r *record) { r.Given = true },
-		"another's mark":         func(r *record) { r.Secret, r.Mark = "", "mark of somebody's" },
-		"an unreadable password": func(r *record) { r.Secret = "" },
+		"another's mark":         func(r *record) { r.Secret, r.Mark = key.Secret{}, "mark of somebody's" },
+		"an unreadable password": func(r *record) { r.Secret = key.Secret{} },
 	} {
 		r := good
 		change(&r)

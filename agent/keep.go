@@ -43,10 +43,10 @@ func (a *Agent) extend(ctx context.Context) error {
 			return err
 		}
 	}
-	if _, reliable := a.cfg.Account.Now(); !reliable {
+	if _, reliable := a.cfg.Issuer.Now(); !reliable {
 		// The machine slept, or its clock was set: any answer tells the server's time anew.
 		if err := a.cfg.Issuer.Verify(ctx, h.key()); err != nil && !key.Is(err, key.Gone) {
-			if _, e := a.cfg.Account.Tend(ctx); e != nil {
+			if _, e := a.cfg.Issuer.Tend(ctx); e != nil {
 				return err
 			}
 		}
@@ -104,12 +104,12 @@ func (a *Agent) extend(ctx context.Context) error {
 
 // label brings everything up to date that shows more than the secret: outputs with the expiry or
 // the id in them, and what lies beside the outputs.
-func (a *Agent) label(context.Context) error {
+func (a *Agent) label(ctx context.Context) error {
 	p := a.publication(a.current)
-	if err := a.cfg.Publisher.Publish(p); err != nil {
+	if err := a.cfg.Publisher.Publish(ctx, p); err != nil {
 		return err
 	}
-	if err := a.cfg.Publisher.Describe(p); err != nil {
+	if err := a.cfg.Publisher.Describe(ctx, p); err != nil {
 		return err
 	}
 	a.unlabeled = false
@@ -203,7 +203,7 @@ func (a *Agent) examine(ctx context.Context, h *holding, refusal error) error {
 }
 
 // repair writes the outputs again that somebody changed or removed, or whose template changed.
-func (a *Agent) repair(context.Context) error {
+func (a *Agent) repair(ctx context.Context) error {
 	now, p := a.clock.now(), a.publication(a.current)
 	often := until(a.repaired, now) < time.Minute && a.repairPause > 0
 	a.repairPause = max(time.Second, min(2*a.repairPause, 30*time.Second))
@@ -211,15 +211,15 @@ func (a *Agent) repair(context.Context) error {
 		a.repairPause = time.Second
 	}
 	a.repaired = now
-	why := a.cfg.Publisher.Intact(p)
+	why := a.damage
 	if s := a.steps[step{kind: repair}]; s != nil && s.failures > 0 {
 		why = nil // it is what kept them from being written, and is said
 	}
-	if err := a.cfg.Publisher.Publish(p); err != nil {
+	if err := a.cfg.Publisher.Publish(ctx, p); err != nil {
 		return err
 	}
-	if err := a.cfg.Publisher.Intact(p); err != nil {
-		return fmt.Errorf("%w, right after it was written", err)
+	if a.damage, a.inspected = a.cfg.Publisher.Inspect(ctx, p), a.clock.now(); a.damage != nil {
+		return fmt.Errorf("%w, right after it was written", a.damage)
 	}
 	a.unlabeled = true
 	if !often && why != nil {
@@ -230,7 +230,7 @@ func (a *Agent) repair(context.Context) error {
 
 // tend looks after the session, so that extending and revoking work when they must.
 func (a *Agent) tend(ctx context.Context) error {
-	next, err := a.cfg.Account.Tend(ctx)
+	next, err := a.cfg.Issuer.Tend(ctx)
 	if err != nil {
 		return err
 	}

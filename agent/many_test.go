@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -59,17 +60,19 @@ func (m *memoryFile) write(secret string) error {
 	return nil
 }
 
-func (m *memoryFile) Publish(p key.Publication) error { return m.write(p.Key.Secret.Reveal()) }
-func (m *memoryFile) Intact(p key.Publication) error {
+func (m *memoryFile) Publish(_ context.Context, p key.Publication) error {
+	return m.write(p.Key.Secret.Reveal())
+}
+func (m *memoryFile) Inspect(_ context.Context, p key.Publication) error {
 	if m.read() != p.Key.Secret.Reveal() {
 		return errors.New("another secret")
 	}
 	return nil
 }
-func (m *memoryFile) Remove() error                  { return m.write("") }
-func (m *memoryFile) Prove() error                   { return nil }
-func (m *memoryFile) Describe(key.Publication) error { return nil }
-func (m *memoryFile) Sweep() error                   { return nil }
+func (m *memoryFile) Remove(context.Context) error                    { return m.write("") }
+func (m *memoryFile) Prove(context.Context) error                     { return nil }
+func (m *memoryFile) Describe(context.Context, key.Publication) error { return nil }
+func (m *memoryFile) Sweep(context.Context) error                     { return nil }
 
 // start starts all of them at once.
 func (c *crowd) start() {

@@ -9,30 +9,40 @@ import (
 
 // identify finds out whose keys they are, before the journal's are touched.
 func (a *Agent) identify(ctx context.Context) error {
-	user, target, err := a.cfg.Account.Identify(ctx)
+	user, _, err := a.cfg.Issuer.Identify(ctx)
 	if err != nil && user == 0 {
 		return err
 	}
-	a.userID, a.targetID = user, target
-	a.decide()
+	a.userID = user
+	a.decide(ctx)
 	return nil
 }
 
 // draft prepares a new key: all that can fail without one is tried first, and the journal names
 // it before anything is sent.
 func (a *Agent) draft(ctx context.Context) error {
-	if err := a.cfg.Publisher.Prove(); err != nil {
+	if err := a.cfg.Publisher.Prove(ctx); err != nil {
 		return err
 	}
-	user, target, err := a.cfg.Account.Identify(ctx)
+	k, err := a.cfg.Issuer.Draft(ctx, a.firstTTL())
 	if err != nil {
 		return err
 	}
-	a.userID, a.targetID = user, target
-	now := a.serverNow()
-	k := key.Draft(a.cfg.Prefix, a.cfg.Kind, user, now.Add(a.firstTTL()).Truncate(time.Millisecond))
-	h := a.hold(record{Name: k.Name, Secret: k.Secret.Reveal(), State: minting, Expiry: k.Expiry, Created: now,
-		URL: a.cfg.URL, UserID: user, Login: a.cfg.Login, Kind: a.cfg.Kind, Target: a.cfg.Target, TargetID: target})
+	a.userID = k.UserID
+	h := a.hold(record{
+		Name:     k.Name,
+		Secret:   k.Secret,
+		Handle:   k.Handle,
+		State:    minting,
+		Expiry:   k.Expiry,
+		Created:  a.serverNow(),
+		URL:      a.cfg.URL,
+		UserID:   k.UserID,
+		Login:    a.cfg.Login,
+		Kind:     a.cfg.Kind,
+		Target:   a.cfg.Target,
+		TargetID: k.TargetID,
+	})
 	h.rec.Given = a.ignores // the server will choose another
 	a.successor = h
 	row := a.journal.Mints
@@ -58,7 +68,7 @@ func (a *Agent) firstTTL() time.Duration {
 // settle sends the mint until its fate is known.
 func (a *Agent) settle(ctx context.Context) error {
 	h := a.successor
-	if user := a.cfg.Account.KnownUser(ctx); user != 0 && user != h.rec.UserID {
+	if user := a.cfg.Issuer.KnownUser(ctx); user != 0 && user != h.rec.UserID {
 		a.disown(h)
 		return a.save()
 	}
@@ -69,7 +79,7 @@ func (a *Agent) settle(ctx context.Context) error {
 	if a.left(h, a.clock.now()) < a.firstTTL()/2 {
 		// An old draft. What was sent before may have landed with the old expiry, so both are in the
 		// journal until the server says which one counts.
-		if _, _, err := a.cfg.Account.Identify(ctx); err != nil {
+		if _, _, err := a.cfg.Issuer.Identify(ctx); err != nil {
 			return err
 		}
 		k.Expiry = a.serverNow().Add(a.firstTTL()).Truncate(time.Millisecond)
@@ -79,7 +89,7 @@ func (a *Agent) settle(ctx context.Context) error {
 	}
 	grace, cancel := a.graceful(ctx)
 	defer cancel()
-	secret, existed, err := a.cfg.Issuer.Mint(grace, k)
+	minted, existed, err := a.cfg.Issuer.Mint(grace, k)
 	class, _ := key.ClassOf(err)
 	h.sent = h.sent || err == nil || class == key.Ambiguous || class == key.Unknown
 	if err != nil {
@@ -88,12 +98,12 @@ func (a *Agent) settle(ctx context.Context) error {
 		}
 		return err
 	}
-	if !secret.Equal(k.Secret) {
-		a.ignores, h.rec.Given = true, true
-		h.rec.Secret = secret.Reveal()
+	h.rec.Handle = minted.Handle
+	if !minted.Secret.Equal(k.Secret) {
+		a.ignores, h.rec.Given, h.rec.Secret = true, true, minted.Secret
 		a.log.Warn("the server ignores chosen secrets; a lost answer may cost a key until it expires", h.attrs()...)
 	}
-	return a.nowMinted(h, k.Expiry, existed)
+	return a.nowMinted(h, minted.Expiry, existed)
 }
 
 // disown puts a draft aside whose account is not the credential's any more.
@@ -218,9 +228,10 @@ func (a *Agent) publishNew(ctx context.Context) error {
 	}
 	p := a.publication(h)
 	p.Generation++
-	if err := a.cfg.Publisher.Publish(p); err != nil {
+	if err := a.cfg.Publisher.Publish(ctx, p); err != nil {
 		return err
 	}
+	a.damage, a.inspected, a.shown = nil, a.clock.now(), false
 	a.journal.Generation = p.Generation
 	h.rec.State = published
 	a.current, a.successor = h, nil

@@ -53,7 +53,7 @@ func (a *Agent) removeOutputs() error {
 	ctx, cancel := context.WithTimeoutCause(a.kill, a.shutdownBudget()/3,
 		errors.New("removing the outputs takes too long: their disk is slow"))
 	defer cancel()
-	return beside(ctx, a.cfg.Publisher.Remove)
+	return beside(ctx, func() error { return a.cfg.Publisher.Remove(ctx) })
 }
 
 // stopping lets the key live on for the time that was asked for, counted from the stop.
@@ -185,7 +185,7 @@ func (a *Agent) settleEnd(ctx context.Context, h *holding) (never bool, err erro
 		return true, nil
 	}
 	mine := h.rec.Kind == a.cfg.Kind && h.rec.Target == a.cfg.Target
-	if h.rec.Secret != "" && !a.ignores && mine {
+	if !h.rec.Secret.IsZero() && !a.ignores && mine {
 		_, existed, err := a.cfg.Issuer.Mint(ctx, h.key())
 		class, _ := key.ClassOf(err)
 		if err == nil {

@@ -92,6 +92,7 @@ type snapshot struct {
 	Status
 	reason   string // without looking at the clock or the files
 	shown    *key.Publication
+	damage   error // of the outputs, when they were looked at last
 	deadline instant
 }
 
@@ -108,14 +109,26 @@ func (a *Agent) Status() Status {
 func (a *Agent) Ready() (bool, string) {
 	s := a.status.Load()
 	now := a.clock.now()
-	why := a.unready(s, now)
-	if why == "" {
-		return true, ""
+	if why := a.unready(s, now); why != "" {
+		return false, s.because(why, now.wall)
 	}
+	return true, ""
+}
+
+// because adds to the reason for which an app cannot rely on its outputs what fails, and when it is tried again.
+func (s Status) because(why string, now time.Time) string {
 	if len(s.Trouble) > 0 && s.Trouble[0].urgent && s.Phase == "running" {
-		why += ": it " + s.Trouble[0].Text(now.wall)
+		why += ": it " + s.Trouble[0].Text(now)
 	}
-	return false, why
+	return why
+}
+
+// Damaged returns the status of an agent whose outputs are found to be not what it published, before it sees that itself.
+func (s Status) Damaged(why error, now time.Time) Status {
+	if s.Ready {
+		s.Ready, s.Reason = false, s.because(why.Error(), now)
+	}
+	return s
 }
 
 // unready says in a few words why the app cannot rely on its outputs; "" if it can.
@@ -127,9 +140,8 @@ func (a *Agent) unready(s *snapshot, now instant) string {
 		return "there is no key yet"
 	case until(now, s.deadline) <= 0:
 		return "the key has expired"
-	}
-	if err := a.cfg.Publisher.Intact(*s.shown); err != nil {
-		return err.Error()
+	case s.damage != nil:
+		return s.damage.Error()
 	}
 	return ""
 }
@@ -152,7 +164,7 @@ func (a *Agent) publishStatus(phase string) {
 		k := c.status()
 		s.Key = &k
 		p := a.publication(c)
-		s.shown, s.deadline = &p, c.deadline
+		s.shown, s.deadline, s.damage = &p, c.deadline, a.damage
 		s.UserID = c.rec.UserID
 	}
 	s.Schedule = a.schedule(now)

@@ -139,7 +139,7 @@ func (a *Agent) currentTasks(now instant) []task {
 		}
 		return list
 	}
-	if a.cfg.Publisher.Intact(a.publication(c)) != nil && !a.shown(a.successor) {
+	if a.damage != nil && !a.shown {
 		add(repair, a.repairIn(now), a.repair)
 	}
 	if a.unlabeled {
@@ -153,11 +153,6 @@ func (a *Agent) currentTasks(now instant) []task {
 	}
 	add(check, until(now, a.nextCheck), a.check)
 	return list
-}
-
-// shown tells whether the app reads h already: killed between the file and the journal.
-func (a *Agent) shown(h *holding) bool {
-	return h != nil && a.cfg.Publisher.Intact(a.publication(h)) == nil
 }
 
 // repairIn spaces repairs: somebody may keep changing the outputs.

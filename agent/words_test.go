@@ -92,7 +92,7 @@ func TestRevokeForgetsWhatHasExpired(t *testing.T) {
 		if err := revoke(); err != nil {
 			t.Errorf("two weeks later: %v", err)
 		}
-		if rest, err := agent.Look(filepath.Join(w.dir, ".injector")); err != nil || len(rest.Keys) != 1 || rest.Keys[0].Live != 0 {
+		if rest, err := lookAt(filepath.Join(w.dir, ".injector")); err != nil || len(rest.Keys) != 1 || rest.Keys[0].Live != 0 {
 			t.Errorf("%+v, %v", rest, err)
 		}
 		w.wantLive(0)
@@ -259,17 +259,17 @@ func TestAnExpiryIsSaidAtOnce(t *testing.T) {
 func TestLookChangesNothing(t *testing.T) {
 	inWorld(t, balenatest.Options{}, func(w *world) {
 		dir := filepath.Join(w.dir, ".injector")
-		if _, err := agent.Look(dir); !errors.Is(err, os.ErrNotExist) {
+		if _, err := lookAt(dir); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("got %v", err)
 		}
 		l := w.run()
 		w.published(time.Minute)
-		if rest, err := agent.Look(dir); err != nil || !rest.Held || len(rest.Keys) != 1 || rest.Keys[0].Key == nil || rest.Keys[0].Secret.IsZero() {
+		if rest, err := lookAt(dir); err != nil || !rest.Held || len(rest.Keys) != 1 || rest.Keys[0].Key == nil || rest.Keys[0].Secret.IsZero() {
 			t.Errorf("%+v, %v", rest, err)
 		}
 		l.handOver()
 		before, _ := os.ReadFile(filepath.Join(dir, "journal.json"))
-		if rest, err := agent.Look(dir); err != nil || rest.Held {
+		if rest, err := lookAt(dir); err != nil || rest.Held {
 			t.Errorf("%+v, %v", rest, err)
 		}
 		if after, _ := os.ReadFile(filepath.Join(dir, "journal.json")); string(after) != string(before) {
@@ -327,7 +327,7 @@ func TestAWrongClockAtRest(t *testing.T) {
 		l := w.run()
 		w.published(time.Minute)
 		l.handOver()
-		rest, err := agent.Look(filepath.Join(w.dir, ".injector"))
+		rest, err := lookAt(filepath.Join(w.dir, ".injector"))
 		if err != nil || len(rest.Keys) != 1 || (rest.Keys[0].Ahead+2*time.Hour).Abs() > 2*time.Second {
 			t.Errorf("%+v, %v", rest, err)
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/balena-injector/injector/agent"
 	"github.com/balena-injector/injector/balena"
 	"github.com/balena-injector/injector/balena/balenatest"
+	"github.com/balena-injector/injector/internal/statedir"
 	"github.com/balena-injector/injector/internal/tally"
 	"github.com/balena-injector/injector/key"
 	"github.com/balena-injector/injector/render"
@@ -119,11 +120,10 @@ func (w *world) token() string { return filepath.Join(w.dir, "token") }
 // begin builds an agent and starts work on it.
 func (w *world) begin(work func(a *agent.Agent, stop, kill context.Context) error) *life {
 	w.t.Helper()
-	state, err := agent.OpenStateDir(filepath.Join(w.dir, ".injector"))
+	state, err := statedir.Open(filepath.Join(w.dir, ".injector"))
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	agent.KeepSecrets(state, !w.onDisk)
 	if w.crowded == nil {
 		err = state.TryLock()
 	}
@@ -148,18 +148,22 @@ func (w *world) begin(work func(a *agent.Agent, stop, kill context.Context) erro
 		w.t.Fatal(err)
 	}
 	budget := agent.NewBudget(w.times, w.kind != key.User)
-	issuer := balena.NewIssuer(account, balena.IssuerConfig{Kind: w.kind, Target: target, Gate: budget})
+	issuer := balena.NewIssuer(account, balena.IssuerConfig{Prefix: "test", Kind: w.kind, Target: target, Gate: budget})
 	dirs := render.NewDirs(true)
 	files := render.New(render.Config{Outputs: []render.Output{{Path: w.token(), Mode: 0o440, Owner: render.Keep}}, Dirs: dirs})
 	var publisher agent.Publisher = &witness{Publisher: files, w: w, server: w.server}
 	if w.crowded != nil {
 		publisher, log = w.crowded, slog.New(slog.DiscardHandler)
 	}
+	var store agent.Store = state.Journal("")
+	if !w.onDisk {
+		store = inMemory{store}
+	}
 	var working agent.Issuer = issuer
 	if w.issuer != nil {
 		working = w.issuer(issuer)
 	}
-	a := agent.New(agent.Config{Issuer: working, Account: issuer, Publisher: publisher, State: state, Budget: budget, Times: w.times, Prefix: "test",
+	a := agent.New(agent.Config{Issuer: working, Publisher: publisher, Store: store, Budget: budget, Times: w.times,
 		URL: w.url, Login: w.login, Kind: w.kind, Target: target.String(), InitTimeout: w.initTime, ShutdownDelay: w.delay, ShutdownTimeout: w.shutdown, KeepOnExit: w.keep, Log: log, Advise: w.advise, Wall: w.wall, Random: w.random})
 	stop, end := context.WithCancelCause(context.Background())
 	kill, abandon := context.WithCancel(context.Background())
@@ -179,15 +183,39 @@ func (w *world) beside(account *balena.Account, dir string) *agent.Agent {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
 		w.t.Fatal(err)
 	}
-	state, err := agent.OpenStateDir(dir)
+	state, err := statedir.Open(dir)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { _ = state.Close() })
 	budget := agent.NewBudget(w.times, false)
-	issuer := balena.NewIssuer(account, balena.IssuerConfig{Kind: key.User, Gate: budget})
-	return agent.New(agent.Config{Issuer: issuer, Account: issuer, Publisher: &memoryFile{}, State: state, Budget: budget, Times: w.times, Prefix: "test",
+	issuer := balena.NewIssuer(account, balena.IssuerConfig{Prefix: "test", Kind: key.User, Gate: budget})
+	return agent.New(agent.Config{Issuer: issuer, Publisher: &memoryFile{}, Store: state.Journal(""), Budget: budget, Times: w.times,
 		URL: w.url, Login: w.login, Kind: key.User, InitTimeout: w.initTime, ShutdownTimeout: w.shutdown, Log: slog.New(slog.DiscardHandler)})
+}
+
+// inMemory is a store that keeps secrets wherever it lies, so that tests run where nothing is in memory.
+type inMemory struct{ agent.Store }
+
+func (m inMemory) Save(ctx context.Context, encode func(bool) ([]byte, error)) error {
+	return m.Store.Save(ctx, func(bool) ([]byte, error) { return encode(true) })
+}
+
+// found is what lies in a state directory.
+type found struct {
+	Held bool
+	Keys []agent.Resting
+}
+
+// lookAt reads a state directory and its journals as they lie there.
+func lookAt(dir string) (found, error) {
+	left, err := statedir.Look(dir)
+	f := found{Held: left.Held}
+	for _, j := range left.Journals {
+		k, e := agent.ReadJournal(j.Data)
+		f.Keys, err = append(f.Keys, k), errors.Join(err, j.Err, e)
+	}
+	return f, err
 }
 
 // witness is there when a generation is published: the server must accept its key at that instant. Whoever looks at
@@ -199,13 +227,13 @@ type witness struct {
 	seen   int // the last generation
 }
 
-func (v *witness) Publish(p key.Publication) error {
+func (v *witness) Publish(ctx context.Context, p key.Publication) error {
 	if p.Generation > v.seen && !v.server.Accepts(p.Key.Secret.Reveal()) {
 		tally.Add("bad reads", 1)
 		v.w.t.Errorf("generation %d is published, and the server refuses its key", p.Generation)
 	}
 	v.seen = p.Generation
-	return v.Publisher.Publish(p)
+	return v.Publisher.Publish(ctx, p)
 }
 
 func (w *world) run() *life {

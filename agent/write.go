@@ -32,7 +32,7 @@ func (a *Agent) write(j journal) error {
 			done <- nil // what came later has it all
 			return
 		}
-		err := j.save(a.cfg.State, a.cfg.Account.Mark)
+		err := a.cfg.Store.Save(a.kill, func(secrets bool) ([]byte, error) { return j.encode(secrets, a.cfg.Issuer.Mark) })
 		if err == nil {
 			a.writer.newest = n
 		}

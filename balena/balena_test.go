@@ -85,8 +85,8 @@ func (b *bench) draft() key.Key {
 func (b *bench) mint() key.Key {
 	b.t.Helper()
 	k := b.draft()
-	secret, existed, err := b.issuer.Mint(b.t.Context(), k)
-	if err != nil || existed || !secret.Equal(k.Secret) {
+	minted, existed, err := b.issuer.Mint(b.t.Context(), k)
+	if err != nil || existed || !minted.Secret.Equal(k.Secret) {
 		b.t.Fatalf("existed %v, error %v", existed, err)
 	}
 	k.Minted, _ = b.issuer.Now()

@@ -71,7 +71,7 @@ func TestAProxyThatDropsTheSecondRequest(t *testing.T) {
 			}
 			// What must not be sent twice, a mint, is sent over a connection that served nobody before.
 			another := b.draft()
-			if another.Secret, _, err = b.issuer.Mint(t.Context(), another); err != nil {
+			if another, _, err = b.issuer.Mint(t.Context(), another); err != nil {
 				t.Fatal("a mint after many cuts:", err)
 			}
 			for _, k := range []key.Key{k, another} {

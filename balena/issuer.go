@@ -16,6 +16,7 @@ import (
 type Issuer struct {
 	account *Account
 	client  *Client
+	prefix  string
 	kind    key.Kind
 	target  Target
 	about   string
@@ -25,6 +26,7 @@ type Issuer struct {
 
 // IssuerConfig says what keys to make.
 type IssuerConfig struct {
+	Prefix      string   // of the keys' names: see key.CheckPrefix; required for Draft
 	Kind        key.Kind // required
 	Target      Target   // the fleet or device; zero for user keys
 	Description string   // shown beside the key in the dashboard, up to 150 characters; may be empty
@@ -33,7 +35,7 @@ type IssuerConfig struct {
 
 // NewIssuer returns an issuer in the name of account. It sends nothing.
 func NewIssuer(account *Account, cfg IssuerConfig) *Issuer {
-	return &Issuer{account: account, client: account.client, kind: cfg.Kind, target: cfg.Target, about: cfg.Description, gate: cfg.Gate}
+	return &Issuer{account: account, client: account.client, prefix: cfg.Prefix, kind: cfg.Kind, target: cfg.Target, about: cfg.Description, gate: cfg.Gate}
 }
 
 // roles are what a key of each kind may do. The names are balena's.
@@ -54,9 +56,9 @@ func (i *Issuer) Tend(ctx context.Context) (time.Duration, error) { return i.acc
 // Mark is Account.Mark.
 func (i *Issuer) Mark(text string) (code string, proven bool) { return i.account.Mark(text) }
 
-// Identify finds out who we are and whom the keys are for: the user's id, and the id of the
-// user, fleet or device. It asks only for what is not known yet; afterwards the server's time is
-// known too. The credential is made fresh if it can be and must be for minting.
+// Identify finds out who we are and whom the keys are for: the user's id, and the id of the user, fleet or device. It
+// asks only for what is not known yet; afterwards the server's time is known too. The credential is made fresh if it can
+// be and must be for minting.
 func (i *Issuer) Identify(ctx context.Context) (userID, targetID int64, err error) {
 	who, err := i.account.identify(ctx, i.gate, i.kind == key.User)
 	if err != nil {
@@ -67,6 +69,19 @@ func (i *Issuer) Identify(ctx context.Context) (userID, targetID int64, err erro
 	}
 	targetID, err = i.targetID(ctx, who)
 	return who.userID, targetID, err
+}
+
+// Draft returns a key that exists nowhere yet, for the account and target that Identify finds out about. Its expiry is
+// ttl ahead by the server's clock, in whole milliseconds, as balena keeps it.
+func (i *Issuer) Draft(ctx context.Context, ttl time.Duration) (key.Key, error) {
+	user, target, err := i.Identify(ctx)
+	if err != nil {
+		return key.Key{}, err
+	}
+	now, _ := i.client.Now()
+	k := key.Draft(i.prefix, i.kind, user, now.Add(ttl).Truncate(time.Millisecond))
+	k.TargetID = target
+	return k, nil
 }
 
 // clock makes sure that the server's time is known before an expiry is written.
@@ -136,9 +151,10 @@ func isStale(ans *answer) bool {
 // called again with the same name and secret until it succeeds: existed then tells that the key
 // was there already, perhaps with another expiry (an earlier try's), perhaps expired.
 //
-// The returned secret is the one that counts; a server that ignores the choice gives its own.
+// The returned key is the one that counts: a server that ignores the choice of a secret gives its own, which is noted as
+// Given.
 // A failure of class key.Ambiguous means that the key may come to exist.
-func (i *Issuer) Mint(ctx context.Context, k key.Key) (secret key.Secret, existed bool, err error) {
+func (i *Issuer) Mint(ctx context.Context, k key.Key) (minted key.Key, existed bool, err error) {
 	ans, r, err := i.call(ctx, i.kind == key.User, func(who identity) (request, error) {
 		if k.UserID != who.userID || k.Kind != i.kind {
 			return request{}, &Error{Class: key.Wrong, Op: "mint a " + string(i.kind) + " key",
@@ -149,23 +165,26 @@ func (i *Issuer) Mint(ctx context.Context, k key.Key) (secret key.Secret, existe
 	})
 	switch {
 	case err != nil:
-		return key.Secret{}, false, err
+		return key.Key{}, false, err
 	case ans.status == http.StatusConflict:
-		return k.Secret, true, nil
+		return k, true, nil
 	case isStale(ans) && i.account.method == byPassword:
-		return key.Secret{}, false, r.failure(key.Wrong, ans, "the server wants a login less than 20 minutes old, and just got one")
+		return key.Key{}, false, r.failure(key.Wrong, ans, "the server wants a login less than 20 minutes old, and just got one")
 	case isStale(ans):
-		return key.Secret{}, false, r.failure(key.FreshLogin, ans, "the server wants a login less than 20 minutes old")
+		return key.Key{}, false, r.failure(key.FreshLogin, ans, "the server wants a login less than 20 minutes old")
 	case ans.status == http.StatusUnauthorized:
-		return key.Secret{}, false, r.failure(key.Wrong, ans, "the credential is valid, but may not make this kind of key")
+		return key.Key{}, false, r.failure(key.Wrong, ans, "the credential is valid, but may not make this kind of key")
 	case ans.status != http.StatusOK:
-		return key.Secret{}, false, r.failure(key.Wrong, ans, "")
+		return key.Key{}, false, r.failure(key.Wrong, ans, "")
 	}
 	var text string
 	if err := json.Unmarshal(ans.body, &text); err != nil || text == "" || len(text) > 255 {
-		return key.Secret{}, false, r.failure(key.Ambiguous, ans, "the answer holds no key")
+		return key.Key{}, false, r.failure(key.Ambiguous, ans, "the answer holds no key")
 	}
-	return key.NewSecret(text), false, nil
+	if given := key.NewSecret(text); !given.Equal(k.Secret) {
+		k.Secret, k.Given = given, true
+	}
+	return k, false, nil
 }
 
 // mintBody is the JSON of a mint. The expiry is called expiryDate here and expiry_date in a

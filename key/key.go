@@ -34,6 +34,12 @@ type Key struct {
 	Expiry time.Time // by the server's clock; never zero for a key of ours
 	UserID int64     // the account that minted it
 
+	// Handle is what only the source of the key can read, such as the lease that it came with; absent for a source that
+	// needs none. It is as secret as Secret.
+	Handle Secret
+	// TargetID is the id of the user, fleet or device that the key acts for; 0 while that is not known.
+	TargetID int64
+
 	// Minted is when the server had answered the mint, by its clock; zero while that is not known. A row of this
 	// name that was made later is somebody else's: nobody could have known the name before.
 	Minted time.Time

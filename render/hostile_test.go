@@ -88,14 +88,14 @@ func TestWatchSeesSwappedDirectories(t *testing.T) {
 // TestNothingIsReplacedIfOneCannotBe has a directory in the place of the second output.
 func TestNothingIsReplacedIfOneCannotBe(t *testing.T) {
 	files, _, outputs := templated(t, Functions{}, "a {{.Token}}", "b {{.Token}}")
-	if err := files.Publish(publication(1)); err != nil {
+	if err := files.Publish(t.Context(), publication(1)); err != nil {
 		t.Fatal(err)
 	}
 	before := readText(t, outputs[0])
 	if err := errors.Join(os.Remove(outputs[1]), os.MkdirAll(filepath.Join(outputs[1], "full"), 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	if err := files.Publish(publication(2)); err == nil {
+	if err := files.Publish(t.Context(), publication(2)); err == nil {
 		t.Error("published into a directory")
 	}
 	if readText(t, outputs[0]) != before {
@@ -238,12 +238,12 @@ func TestNothingOfProcIsIncluded(t *testing.T) {
 	if err := errors.Join(os.Rename(path, path+".old"), os.Symlink("/proc/self", path)); err != nil {
 		t.Fatal(err)
 	}
-	if err := files.Publish(publication(1)); err != nil || readText(t, outputs[0]) != "the app's own" {
+	if err := files.Publish(t.Context(), publication(1)); err != nil || readText(t, outputs[0]) != "the app's own" {
 		t.Errorf("%q, %v", readText(t, outputs[0]), err)
 	}
 	// Nor by any other way: a directory of /proc itself, and a template that is one of its files.
 	files, _, _ = templated(t, Functions{Files: openDir(t, "/proc/self")}, `{{file "environ"}}`)
-	if err := files.Publish(publication(2)); err == nil {
+	if err := files.Publish(t.Context(), publication(2)); err == nil {
 		t.Error("the environment was rendered")
 	}
 	if _, err := NewTemplate("/proc/self/environ", Functions{}).Load(); err == nil {
@@ -270,15 +270,15 @@ func TestAPresetsDirectoryIsNotFollowed(t *testing.T) {
 				if err := plant(dir, victim); err != nil {
 					t.Fatal(err)
 				}
-			} else if err := files.Publish(publication(1)); err != nil {
+			} else if err := files.Publish(t.Context(), publication(1)); err != nil {
 				t.Fatal(err)
 			} else if err := errors.Join(os.Rename(dir, dir+".old"), os.Symlink(victim, dir)); err != nil {
 				t.Fatal(err)
 			}
-			if err := files.Publish(publication(2)); err == nil {
+			if err := files.Publish(t.Context(), publication(2)); err == nil {
 				t.Error("something was published there")
 			}
-			_ = files.Remove()
+			_ = files.Remove(t.Context())
 			if got := readText(t, token); got != "somebody else's" {
 				t.Errorf("%q", got)
 			}

@@ -8,6 +8,7 @@ package render
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -62,7 +63,7 @@ type Files struct {
 func New(cfg Config) *Files { return &Files{cfg: cfg} }
 
 // Prove checks that every output can be rendered and written, without changing what apps see.
-func (f *Files) Prove() error {
+func (f *Files) Prove(context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	example := key.Draft("example", key.User, 1, time.Now())
@@ -159,7 +160,7 @@ func (f *Files) render(p key.Publication) ([][]byte, error) {
 
 // Publish makes all outputs show p. If one cannot be rendered or written, the error says which,
 // and all keep their last good bytes. Outputs that would not change are left alone.
-func (f *Files) Publish(p key.Publication) error {
+func (f *Files) Publish(_ context.Context, p key.Publication) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	all, err := f.render(p)
@@ -218,7 +219,7 @@ func discard(staged []*rootdir.Staged) error {
 }
 
 // Describe writes p's generation and expiry beside the outputs, which stay as they are.
-func (f *Files) Describe(p key.Publication) error {
+func (f *Files) Describe(_ context.Context, p key.Publication) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.describe(p, false)
@@ -253,19 +254,13 @@ func (c *changedError) Error() string {
 // errStale is why outputs are not intact whose template is another now.
 var errStale = errors.New("the templates were read again, and the outputs not yet made of them")
 
-// Intact returns nil if every output is what Publish(p) wrote, at the path where apps look; else
-// why not. An expiry that has moved since does not matter.
-func (f *Files) Intact(p key.Publication) error {
+// Inspect returns nil if every output is what Publish(p) wrote, at the path where apps look; else why not. An expiry that
+// has moved since does not matter.
+func (f *Files) Inspect(_ context.Context, p key.Publication) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.problem != nil {
-		return f.problem
-	}
-	if f.stale && f.failed != nil {
-		return f.failed
-	}
-	if f.stale {
-		return errStale
+	if err := f.outdated(); err != nil {
+		return err
 	}
 	all := f.bytes
 	if f.shown == nil || f.shown.Generation != p.Generation || !f.shown.Key.Secret.Equal(p.Key.Secret) {
@@ -274,6 +269,41 @@ func (f *Files) Intact(p key.Publication) error {
 			return err
 		}
 	}
+	if err := f.hold(all); err != nil {
+		return err
+	}
+	f.shown, f.bytes = &p, all
+	return nil
+}
+
+// Damage returns nil if every output is what was published or inspected last, or if nothing was; else why not.
+func (f *Files) Damage() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.shown == nil {
+		return nil
+	}
+	if err := f.outdated(); err != nil {
+		return err
+	}
+	return f.hold(f.bytes)
+}
+
+// outdated returns why the outputs are to be made anew, whatever is in them. The caller holds mu.
+func (f *Files) outdated() error {
+	switch {
+	case f.problem != nil:
+		return f.problem
+	case f.stale && f.failed != nil:
+		return f.failed
+	case f.stale:
+		return errStale
+	}
+	return nil
+}
+
+// hold returns nil if the outputs are these bytes. The caller holds mu.
+func (f *Files) hold(all [][]byte) error {
 	for i, o := range f.cfg.Outputs {
 		d, err := f.dir(o)
 		if err != nil {
@@ -286,7 +316,7 @@ func (f *Files) Intact(p key.Publication) error {
 	return nil
 }
 
-// Reload reads the templates' files again. An error keeps the outputs as they are, and Intact and
+// Reload reads the templates' files again. An error keeps the outputs as they are, and Inspect and
 // Publish return it until a later Reload finds good templates.
 func (f *Files) Reload() error {
 	f.mu.Lock()
@@ -306,7 +336,7 @@ func (f *Files) Reload() error {
 }
 
 // Reread is Reload for all that templates read: what they include is read again, too, at the next Publish, which
-// Intact asks for.
+// Inspect asks for.
 func (f *Files) Reread() error {
 	err := f.Reload()
 	f.mu.Lock()
@@ -327,7 +357,7 @@ func (f *Files) Templates() []string {
 }
 
 // Remove removes all outputs and what lies beside them. Where a directory is not there, nothing is.
-func (f *Files) Remove() error {
+func (f *Files) Remove(context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.eachThere(func(d *rootdir.Dir, path string, _ fs.FileMode, _ Owner) error {
@@ -339,7 +369,7 @@ func (f *Files) Remove() error {
 }
 
 // Sweep removes what a process that was killed left half written. Nobody else may be writing.
-func (f *Files) Sweep() error {
+func (f *Files) Sweep(context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var err error

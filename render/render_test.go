@@ -43,7 +43,7 @@ func TestPublishWritesExactBytes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "token")
 	f := newFiles(t, Output{Path: path, Mode: 0o444, Owner: Keep})
 	p := publication(3)
-	if err := errors.Join(f.Prove(), f.Publish(p), f.Describe(p)); err != nil {
+	if err := errors.Join(f.Prove(t.Context()), f.Publish(t.Context(), p), f.Describe(t.Context(), p)); err != nil {
 		t.Fatal(err)
 	}
 	raw, err := os.ReadFile(path)
@@ -59,23 +59,23 @@ func TestPublishWritesExactBytes(t *testing.T) {
 	if strings.Contains(string(raw), p.Key.Secret.Reveal()) {
 		t.Error("the public file holds the secret")
 	}
-	if f.Intact(p) != nil || f.Intact(publication(3)) == nil {
+	if f.Inspect(t.Context(), p) != nil || f.Inspect(t.Context(), publication(3)) == nil {
 		t.Error("Intact does not tell them apart")
 	}
 	before, _ := os.Stat(path)
-	if err := f.Publish(p); err != nil {
+	if err := f.Publish(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
 	if after, _ := os.Stat(path); !os.SameFile(before, after) {
 		t.Error("equal bytes were written again")
 	}
-	if err := f.Remove(); err != nil {
+	if err := f.Remove(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if entries, _ := os.ReadDir(filepath.Dir(path)); len(entries) != 0 {
 		t.Errorf("left: %v", entries)
 	}
-	if err := f.Remove(); err != nil {
+	if err := f.Remove(t.Context()); err != nil {
 		t.Errorf("removing nothing: %v", err)
 	}
 }
@@ -83,7 +83,7 @@ func TestPublishWritesExactBytes(t *testing.T) {
 func TestAnAbsentSecretIsNeverPublished(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "token")
 	f := newFiles(t, Output{Path: path, Mode: 0o440, Owner: Keep})
-	if err := f.Publish(key.Publication{}); err == nil {
+	if err := f.Publish(t.Context(), key.Publication{}); err == nil {
 		t.Error("an empty file was written")
 	}
 	if _, err := os.Stat(path); err == nil {
@@ -93,10 +93,10 @@ func TestAnAbsentSecretIsNeverPublished(t *testing.T) {
 
 func TestOutputsMustBeInMemory(t *testing.T) {
 	disk := New(Config{Outputs: []Output{{Path: filepath.Join(t.TempDir(), "token"), Mode: 0o440, Owner: Keep}}, Dirs: newDirs(t, false)})
-	if err := disk.Prove(); err == nil || !strings.Contains(err.Error(), "not in memory") {
+	if err := disk.Prove(t.Context()); err == nil || !strings.Contains(err.Error(), "not in memory") {
 		t.Errorf("got %v", err)
 	}
-	if err := disk.Publish(publication(1)); err == nil {
+	if err := disk.Publish(t.Context(), publication(1)); err == nil {
 		t.Error("a key was written to a disk")
 	}
 	dir, err := os.MkdirTemp("/dev/shm", "injector-test-")
@@ -105,7 +105,7 @@ func TestOutputsMustBeInMemory(t *testing.T) {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	memory := New(Config{Outputs: []Output{{Path: filepath.Join(dir, "token"), Mode: 0o440, Owner: Keep}}, Dirs: newDirs(t, false)})
-	if err := memory.Prove(); err != nil {
+	if err := memory.Prove(t.Context()); err != nil {
 		t.Error(err)
 	}
 }
@@ -117,22 +117,22 @@ func TestADirectoryThatWasReplaced(t *testing.T) {
 	}
 	f := newFiles(t, Output{Path: filepath.Join(dir, "token"), Mode: 0o440, Owner: Keep})
 	p := publication(1)
-	if err := f.Publish(p); err != nil {
+	if err := f.Publish(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(os.Rename(dir, dir+"-old"), os.Mkdir(dir, 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	if f.Intact(p) == nil {
+	if f.Inspect(t.Context(), p) == nil {
 		t.Error("the app looks at an empty directory")
 	}
-	if err := f.Publish(p); err != nil || f.Intact(p) != nil {
+	if err := f.Publish(t.Context(), p); err != nil || f.Inspect(t.Context(), p) != nil {
 		t.Errorf("the new directory was not found: %v", err)
 	}
 	if err := errors.Join(os.RemoveAll(dir)); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.Publish(p); err == nil || !strings.Contains(err.Error(), "does not exist") {
+	if err := f.Publish(t.Context(), p); err == nil || !strings.Contains(err.Error(), "does not exist") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -151,7 +151,7 @@ func TestReadersSeeWholeValues(t *testing.T) {
 	publish := func(n int) {
 		p := publication(n)
 		known.Store(p.Key.Secret.Reveal(), n)
-		if err := f.Publish(p); err != nil {
+		if err := f.Publish(t.Context(), p); err != nil {
 			t.Error(err)
 		}
 	}

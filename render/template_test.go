@@ -80,7 +80,7 @@ func TestTemplatesSeeThePublication(t *testing.T) {
 		"{{if eq .Kind \"fleet\"}}yes{{end}}":                                              "yes",
 	} {
 		files, _, outputs := templated(t, f, source)
-		if err := files.Publish(p); err != nil {
+		if err := files.Publish(t.Context(), p); err != nil {
 			t.Errorf("%s: %v", source, err)
 		} else if got := readText(t, outputs[0]); got != want {
 			t.Errorf("%s: %q, not %q", source, got, want)
@@ -124,7 +124,7 @@ func TestTemplatesThatFail(t *testing.T) {
 		"{{define \"x\"}}{{template \"x\" .}}{{end}}{{template \"x\" .}}": "maximum template depth",
 	} {
 		files, templates, outputs := templated(t, f, "good {{.Token}}", "good {{.Token}}")
-		if err := files.Publish(first); err != nil {
+		if err := files.Publish(t.Context(), first); err != nil {
 			t.Fatal(err)
 		}
 		before := []string{readText(t, outputs[0]), readText(t, outputs[1])}
@@ -132,7 +132,7 @@ func TestTemplatesThatFail(t *testing.T) {
 		err := files.Reload()
 		next := publication(2)
 		if err == nil {
-			err = files.Publish(next)
+			err = files.Publish(t.Context(), next)
 		}
 		if err == nil || !strings.Contains(err.Error(), say) || !strings.Contains(err.Error(), templates[1]) {
 			t.Errorf("%q: error %v does not say %q", source, err, say)
@@ -147,7 +147,7 @@ func TestTemplatesThatFail(t *testing.T) {
 		if err := files.Reload(); err != nil {
 			t.Errorf("%q: mended: %v", source, err)
 		}
-		if err := files.Publish(next); err != nil || files.Intact(next) != nil {
+		if err := files.Publish(t.Context(), next); err != nil || files.Inspect(t.Context(), next) != nil {
 			t.Errorf("%q: mended: %v", source, err)
 		}
 	}
@@ -156,7 +156,7 @@ func TestTemplatesThatFail(t *testing.T) {
 func TestATemplateThatChanges(t *testing.T) {
 	files, templates, outputs := templated(t, Functions{}, "one {{.Token}} {{.Generation}}", "{{.Token}}")
 	p := publication(1)
-	if err := files.Publish(p); err != nil {
+	if err := files.Publish(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
 	untouched, _ := os.Stat(outputs[1])
@@ -164,10 +164,10 @@ func TestATemplateThatChanges(t *testing.T) {
 	if err := files.Reload(); err != nil {
 		t.Fatal(err)
 	}
-	if files.Intact(p) == nil {
+	if files.Inspect(t.Context(), p) == nil {
 		t.Error("the output is stale, and nobody says so")
 	}
-	if err := files.Publish(p); err != nil || files.Intact(p) != nil {
+	if err := files.Publish(t.Context(), p); err != nil || files.Inspect(t.Context(), p) != nil {
 		t.Fatal(err)
 	}
 	if got := readText(t, outputs[0]); got != "two "+p.Key.Secret.Reveal()+" 1" {
@@ -177,7 +177,7 @@ func TestATemplateThatChanges(t *testing.T) {
 		t.Error("an output whose bytes are equal was written again")
 	}
 	p.Key.Expiry = p.Key.Expiry.Add(time.Hour)
-	if files.Intact(p) != nil {
+	if files.Inspect(t.Context(), p) != nil {
 		t.Error("an expiry that moved makes outputs stale")
 	}
 }
@@ -214,7 +214,7 @@ func TestAPresetThatIsADirectory(t *testing.T) {
 	_, template, _ := LookUpPreset("balena-cli")
 	f := newFiles(t, Output{Path: filepath.Join(dir, "token"), Mode: 0o440, Owner: Keep, Template: template, MakeDir: true})
 	p := publication(1)
-	if err := f.Publish(p); err != nil {
+	if err := f.Publish(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
 	info, err := os.Stat(dir)
@@ -230,10 +230,10 @@ func TestReadersOfAllOutputsSeeOneGeneration(t *testing.T) {
 	files, _, outputs := templated(t, Functions{}, "{{.Token}}", "{{.Generation}} {{.Token}}", "{{json .Token}}")
 	publish := func(n int) {
 		p := publication(n)
-		if err := files.Publish(p); err != nil {
+		if err := files.Publish(t.Context(), p); err != nil {
 			t.Error(err)
 		}
-		if err := files.Describe(p); err != nil {
+		if err := files.Describe(t.Context(), p); err != nil {
 			t.Error(err)
 		}
 	}

@@ -4,10 +4,10 @@ import (
 	"fmt"
 	"path/filepath"
 
-	"github.com/balena-injector/injector/agent"
 	"github.com/balena-injector/injector/balena"
 	"github.com/balena-injector/injector/internal/config"
 	"github.com/balena-injector/injector/internal/rootdir"
+	"github.com/balena-injector/injector/internal/statedir"
 )
 
 // newAccount makes the account of one credential.
@@ -28,7 +28,7 @@ func (a *App) newAccount(client *balena.Client, s *config.Account) (*balena.Acco
 			return nil, fmt.Errorf("INJECTOR_SESSION_CACHE: %w", err)
 		}
 		a.closers = append(a.closers, dir.Close)
-		cfg.Cache = agent.NewFile(dir, filepath.Base(path)+suffix)
+		cfg.Cache = statedir.NewFile(dir, filepath.Base(path)+suffix)
 	}
 	return balena.NewAccount(client, cfg)
 }

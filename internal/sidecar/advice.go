@@ -12,6 +12,7 @@ import (
 	"github.com/balena-injector/injector/balena"
 	"github.com/balena-injector/injector/internal/config"
 	"github.com/balena-injector/injector/internal/probe"
+	"github.com/balena-injector/injector/internal/statedir"
 	"github.com/balena-injector/injector/key"
 )
 
@@ -21,7 +22,7 @@ func Advise(env config.Environ, err error) string {
 		return adviseAPI(env, e)
 	}
 	switch {
-	case errors.Is(err, agent.ErrLocked):
+	case errors.Is(err, statedir.ErrLocked):
 		return "stop the other injector; or, " + probe.OneEach
 	case errors.Is(err, probe.ErrNoAgent):
 		return startIt

@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -8,10 +9,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/balena-injector/injector/agent"
 	"github.com/balena-injector/injector/balena"
 	"github.com/balena-injector/injector/internal/config"
 	"github.com/balena-injector/injector/internal/probe"
+	"github.com/balena-injector/injector/internal/statedir"
 	"github.com/balena-injector/injector/render"
 )
 
@@ -31,7 +32,7 @@ type App struct {
 	client   *balena.Client
 	accounts map[*config.Account]*balena.Account
 	dirs     *render.Dirs
-	state    *agent.StateDir
+	state    *statedir.Dir
 	keepers  []*keeper
 	requests *probe.Requests
 	closers  []func() error
@@ -79,7 +80,7 @@ func (a *App) openState() error {
 			return err
 		}
 	}
-	state, err := agent.OpenStateDir(a.settings.StateDir)
+	state, err := statedir.Open(a.settings.StateDir)
 	if err != nil {
 		return at("INJECTOR_STATE_DIR", err)
 	}
@@ -99,7 +100,7 @@ const outputVariables = "INJECTOR_OUTPUT or INJECTOR_TEMPLATES"
 func (a *App) checkParents() error {
 	var errs []error
 	for _, k := range a.settings.Keys {
-		if err := at(outputVariables, a.newFiles(k).Prove()); err != nil {
+		if err := at(outputVariables, a.newFiles(k).Prove(context.Background())); err != nil {
 			if k.Name != "" {
 				err = fmt.Errorf("key %s: %w", k.Name, err)
 			}

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/balena-injector/injector/agent"
 	"github.com/balena-injector/injector/internal/probe"
+	"github.com/balena-injector/injector/internal/statedir"
 	"github.com/balena-injector/injector/internal/words"
 	"github.com/balena-injector/injector/key"
 )
@@ -17,7 +17,7 @@ type Sayer func(kind, format string, args ...any)
 // Check tries what Run would do, up to the mint. If now, it tries a login that was refused before, too.
 func (a *App) Check(stop context.Context, now bool, say Sayer) error {
 	for _, k := range a.keepers {
-		if err := k.named(at(outputVariables, k.files.Prove())); err != nil {
+		if err := k.named(at(outputVariables, k.files.Prove(stop))); err != nil {
 			return err
 		}
 		for _, o := range k.settings.Outputs {
@@ -90,22 +90,22 @@ func (a *App) advisories(ctx context.Context, say Sayer) error {
 // checkPlace finds out whether run would find its state directory free, and its address.
 func (a *App) checkPlace(ctx context.Context, say Sayer) error {
 	s := a.settings
-	rest, err := agent.Look(s.StateDir)
+	rest, err := lookAt(s.StateDir)
 	if err != nil {
 		return at("INJECTOR_STATE_DIR", err)
 	}
 	if err := at("INJECTOR_STATE_DIR", probe.CheckSocket(s.StateDir)); err != nil {
 		return err
 	}
-	if rest.Broken != nil {
-		say("note", "a journal cannot be read; run sets it aside, and keys that it names die at their expiry: %v", rest.Broken)
+	if rest.broken != nil {
+		say("note", "a journal cannot be read; run sets it aside, and keys that it names die at their expiry: %v", rest.broken)
 	}
-	for _, k := range rest.Keys {
-		if k.Waits > 0 && k.Key == nil && !rest.Held {
+	for _, k := range rest.keys {
+		if k.Waits > 0 && k.Key == nil && !rest.held {
 			say("note", "run would wait until %s before it mints: the starts before it ended by themselves", time.Now().Add(k.Waits).UTC().Format(time.RFC3339))
 		}
 	}
-	if !rest.Held {
+	if !rest.held {
 		say("ok", "state directory %s", s.StateDir)
 		return a.checkListen(say)
 	}
@@ -115,13 +115,13 @@ func (a *App) checkPlace(ctx context.Context, say Sayer) error {
 	}
 	r, err := probe.AskReport(ctx, s.StateDir, outputs)
 	if err != nil {
-		return fmt.Errorf("%w: %w", agent.ErrLocked, err)
+		return fmt.Errorf("%w: %w", statedir.ErrLocked, err)
 	}
 	if r.State == probe.Another {
-		return fmt.Errorf("%w: %s; %s", agent.ErrLocked, s.StateDir, r.Reason)
+		return fmt.Errorf("%w: %s; %s", statedir.ErrLocked, s.StateDir, r.Reason)
 	}
 	say("ok", "state directory %s, in which `injector %s` (pid %d) keeps these outputs", s.StateDir, r.Command, r.PID)
-	say("note", "%v: another `injector run` with this configuration would wait for its end for up to %s, and then fail", agent.ErrLocked, words.Short(s.InitTimeout))
+	say("note", "%v: another `injector run` with this configuration would wait for its end for up to %s, and then fail", statedir.ErrLocked, words.Short(s.InitTimeout))
 	if s.Listen == r.Listen {
 		return nil
 	}

@@ -5,10 +5,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/balena-injector/injector/agent"
 	"github.com/balena-injector/injector/balena"
 	"github.com/balena-injector/injector/internal/config"
+	"github.com/balena-injector/injector/internal/statedir"
 )
 
 // LeftPlaces are the places that execs of one configuration have chosen by themselves, beside each other, and that nobody
@@ -19,7 +21,7 @@ func LeftPlaces(s config.Settings) (list []string) {
 		return nil
 	}
 	for n := 1; n <= MostExecs; n++ {
-		if rest, err := agent.Look(nthPlace(dir, n)); err == nil && !rest.Held {
+		if left, err := statedir.Look(nthPlace(dir, n)); err == nil && !left.Held {
 			list = append(list, nthPlace(dir, n))
 		}
 	}
@@ -45,7 +47,7 @@ func (a *App) vacate() {
 	if !ownPlace(a.settings) {
 		return
 	}
-	if err := a.state.Vacate(balena.RefusalsMatter); err != nil {
+	if err := a.state.Vacate(journalMatters, refusalsMatter); err != nil {
 		a.log.Debug("the state directory stays", "directory", a.state.Path(), "because", err)
 	}
 }
@@ -61,7 +63,7 @@ func freePlace(s config.Settings) string {
 	}
 	for n := 1; n <= MostExecs; n++ {
 		place := nthPlace(dir, n)
-		state, err := agent.OpenStateDir(place)
+		state, err := statedir.Open(place)
 		if err != nil {
 			continue // somebody else's
 		}
@@ -86,11 +88,20 @@ const mostShown = 3
 // UsedPlaces are the ExecPlaces in which an exec runs, or has left a key.
 func UsedPlaces() []string {
 	used := slices.DeleteFunc(ExecPlaces(), func(dir string) bool {
-		rest, err := agent.Look(dir)
-		return err != nil || !rest.Held && !slices.ContainsFunc(rest.Keys, func(k agent.RestingKey) bool { return k.Live > 0 })
+		rest, err := lookAt(dir)
+		return err != nil || !rest.held && !slices.ContainsFunc(rest.keys, func(k restingKey) bool { return k.Live > 0 })
 	})
 	if more := len(used) - mostShown; more > 0 {
 		used = append(used[:mostShown:mostShown], fmt.Sprintf("and %d more", more))
 	}
 	return used
 }
+
+// journalMatters reports whether a later start goes on with a journal.
+func journalMatters(data []byte) bool {
+	left, err := agent.ReadJournal(data)
+	return err != nil || left.Matters
+}
+
+// refusalsMatter reports whether what is noted of refused logins still counts.
+func refusalsMatter(data []byte) bool { return balena.RefusalsMatter(data, time.Now()) }

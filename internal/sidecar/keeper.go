@@ -39,7 +39,13 @@ func (a *App) newKeeper(s config.Key) *keeper {
 		k.log = a.log.With("key", s.Name)
 	}
 	k.files = a.newFiles(s)
-	k.issuer = balena.NewIssuer(k.account, balena.IssuerConfig{Kind: s.Kind, Target: s.Target, Description: s.Description, Gate: k.budget})
+	k.issuer = balena.NewIssuer(k.account, balena.IssuerConfig{
+		Prefix:      s.Prefix,
+		Kind:        s.Kind,
+		Target:      s.Target,
+		Description: s.Description,
+		Gate:        k.budget,
+	})
 	k.newAgent()
 	return k
 }
@@ -51,10 +57,26 @@ func (a *App) newFiles(s config.Key) *render.Files {
 // newAgent makes an agent, which can work once.
 func (k *keeper) newAgent() {
 	s, all := k.settings, k.app.settings
-	k.current.Store(agent.New(agent.Config{Issuer: k.issuer, Account: k.issuer, Publisher: k.files, State: k.app.state, Slot: s.Name, Budget: k.budget, Times: agent.Times(s.Times),
-		Prefix: s.Prefix, URL: all.API.URL, Login: s.Account.Login, Kind: s.Kind, Target: s.Target.String(), Outputs: s.Paths(),
-		InitTimeout: all.InitTimeout, ShutdownDelay: all.ShutdownDelay, ShutdownTimeout: all.ShutdownTimeout, KeepOnExit: all.KeepOnExit,
-		Log: k.log, Advise: k.advise, Announce: k.announce, Retract: func() { k.retract() }}))
+	k.current.Store(agent.New(agent.Config{
+		Issuer:          k.issuer,
+		Publisher:       k.files,
+		Store:           k.app.state.Journal(s.Name),
+		Budget:          k.budget,
+		Times:           agent.Times(s.Times),
+		URL:             all.API.URL,
+		Login:           s.Account.Login,
+		Kind:            s.Kind,
+		Target:          s.Target.String(),
+		Outputs:         s.Paths(),
+		InitTimeout:     all.InitTimeout,
+		ShutdownDelay:   all.ShutdownDelay,
+		ShutdownTimeout: all.ShutdownTimeout,
+		KeepOnExit:      all.KeepOnExit,
+		Log:             k.log,
+		Advise:          k.advise,
+		Announce:        k.announce,
+		Retract:         func() { k.retract() },
+	}))
 }
 
 // advise is Advise with the names of the variables that hold this key's credential.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/balena-injector/injector/agent"
+	"github.com/balena-injector/injector/internal/statedir"
 )
 
 // lock keeps other injectors out of the state directory, waiting for one that is on its way out.
@@ -17,7 +18,7 @@ func (a *App) lock(stop context.Context) (err error) {
 			a.state.Sign(a.signature())
 		}
 	}()
-	if err := a.state.TryLock(); !errors.Is(err, agent.ErrLocked) {
+	if err := a.state.TryLock(); !errors.Is(err, statedir.ErrLocked) {
 		if doubt := a.state.Unlockable(); doubt != nil {
 			a.log.Warn("nothing keeps another injector out of the state directory: its file system has no locks", "error", doubt)
 		}
@@ -39,18 +40,18 @@ var ErrStopped = errors.New("stopped while waiting for the state directory")
 // sign writes down for who asks later how this process left the state directory.
 func (a *App) sign(err error) {
 	p := a.signature()
-	p.End, p.Ended = agent.EndStopped, time.Now().UTC()
+	p.End, p.Ended = statedir.EndStopped, time.Now().UTC()
 	switch {
 	case errors.Is(err, ErrStuck):
 		return // what hangs may hold a lock
 	case errors.As(err, new(*agent.LeftError)):
-		p.End, p.Error = agent.EndLeft, err.Error()
+		p.End, p.Error = statedir.EndLeft, err.Error()
 	case err != nil && !errors.As(err, new(ExitError)):
 		p.Error = err.Error()
 	case a.handedOver():
-		p.End = agent.EndHandedOver
+		p.End = statedir.EndHandedOver
 	case a.process.Command == "init":
-		p.End = agent.EndPublished
+		p.End = statedir.EndPublished
 	}
 	a.state.Sign(p)
 }
@@ -61,7 +62,7 @@ func (a *App) handedOver() bool {
 }
 
 // signature is this process, as it is written into the lock's file.
-func (a *App) signature() agent.Process {
+func (a *App) signature() statedir.Process {
 	p := a.process
-	return agent.Process{PID: os.Getpid(), Command: p.Command, Version: p.Version, Started: p.Started.UTC()}
+	return statedir.Process{PID: os.Getpid(), Command: p.Command, Version: p.Version, Started: p.Started.UTC()}
 }

@@ -37,7 +37,11 @@ func (k *keeper) report() probe.KeyReport {
 			untold = append(untold, failure)
 		}
 	}
-	r := probe.KeyReport{Name: k.settings.Name, Status: k.agent().Status(), Outputs: k.settings.Paths(), Login: k.account.Login(),
+	status := k.agent().Status()
+	if damage := k.files.Damage(); damage != nil { // what somebody asks about is looked at now
+		status = status.Damaged(damage, time.Now())
+	}
+	r := probe.KeyReport{Name: k.settings.Name, Status: status, Outputs: k.settings.Paths(), Login: k.account.Login(),
 		SessionExpiry: k.account.SessionExpiry(), TTL: words.Duration(t.TTL), MaxTTL: words.Duration(t.MaxTTL),
 		Overlap: words.Duration(t.Overlap), Untold: untold}
 	if failure := k.failure.Load(); failure != nil {

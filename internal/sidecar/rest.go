@@ -13,6 +13,7 @@ import (
 	"github.com/balena-injector/injector/internal/config"
 	"github.com/balena-injector/injector/internal/probe"
 	"github.com/balena-injector/injector/internal/rootdir"
+	"github.com/balena-injector/injector/internal/statedir"
 	"github.com/balena-injector/injector/internal/words"
 	"github.com/balena-injector/injector/render"
 )
@@ -22,7 +23,7 @@ func AtRest(at config.Place, why error) (probe.Report, error) {
 	if !errors.Is(why, probe.ErrNoAgent) && !errors.Is(why, probe.ErrSilent) {
 		return probe.Report{}, why
 	}
-	rest, err := agent.Look(at.Dir)
+	rest, err := lookAt(at.Dir)
 	r := probe.Report{State: probe.Absent, StateDir: at.Dir}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -31,20 +32,20 @@ func AtRest(at config.Place, why error) (probe.Report, error) {
 			r.Fix = "execs have their state in " + strings.Join(others, ", ") + ": set INJECTOR_STATE_DIR to one of them"
 		}
 		return r, nil
-	case err != nil && len(rest.Keys) == 0:
+	case err != nil && len(rest.keys) == 0:
 		return r, fmt.Errorf("no injector answers here, and its state directory %s cannot be read: %w", at.Dir, rootdir.WithoutPath(err))
 	}
-	if last := rest.Last; last != nil {
+	if last := rest.last; last != nil {
 		r.PID, r.Command, r.Version, r.Started, r.Ended = last.PID, last.Command, last.Version, last.Started, last.Ended
 	}
-	for _, k := range rest.Keys {
-		r.Keys = append(r.Keys, restingKey(k))
+	for _, k := range rest.keys {
+		r.Keys = append(r.Keys, k.report())
 		r.Ahead, r.API = words.Duration(k.Ahead), k.URL
 	}
 	r.State = stateOf(rest)
 	r.Reason, r.Fix = tellRest(r, rest)
-	if rest.Broken != nil {
-		r.Reason += fmt.Sprintf(". A journal cannot be read, and keys that it names are not known: %v", rest.Broken)
+	if rest.broken != nil {
+		r.Reason += fmt.Sprintf(". A journal cannot be read, and keys that it names are not known: %v", rest.broken)
 	}
 	r = r.For(at.Outputs)
 	for i := range r.Keys {
@@ -53,37 +54,69 @@ func AtRest(at config.Place, why error) (probe.Report, error) {
 	return r, nil
 }
 
+// resting is what lies in a state directory, as people want to know it.
+type resting struct {
+	held   bool              // somebody has the lock all the same
+	last   *statedir.Process // nil: not known
+	broken error             // why a journal cannot be read; nil if all can
+	keys   []restingKey
+}
+
+// restingKey is what the journal of one slot says.
+type restingKey struct {
+	slot string
+	agent.Resting
+}
+
+// lookAt reads a state directory as it lies there, and changes nothing.
+func lookAt(dir string) (resting, error) {
+	left, err := statedir.Look(dir)
+	r := resting{held: left.Held, last: left.Last}
+	for _, j := range left.Journals {
+		rest, e := agent.Resting{}, j.Err
+		if e == nil {
+			rest, e = agent.ReadJournal(j.Data)
+		}
+		if e != nil {
+			r.broken = errors.Join(r.broken, fmt.Errorf("%s: %w", j.Path, e))
+			continue
+		}
+		r.keys = append(r.keys, restingKey{j.Slot, rest})
+	}
+	return r, err
+}
+
 const startIt = "start it, or set INJECTOR_OUTPUT, INJECTOR_TEMPLATES, INJECTOR_KEYS or INJECTOR_STATE_DIR as it has them"
 
 // stateOf is what became of the last injector.
-func stateOf(rest agent.Rest) probe.State {
-	switch last := rest.Last; {
-	case rest.Held:
+func stateOf(rest resting) probe.State {
+	switch last := rest.last; {
+	case rest.held:
 		return probe.Silent
-	case last == nil && len(rest.Keys) == 0 && rest.Broken == nil:
+	case last == nil && len(rest.keys) == 0 && rest.broken == nil:
 		return probe.Absent
 	case last == nil || last.End == "":
 		return probe.Crashed
-	case last.End == agent.EndHandedOver:
+	case last.End == statedir.EndHandedOver:
 		return probe.HandedOver
-	case last.End == agent.EndLeft:
+	case last.End == statedir.EndLeft:
 		return probe.Stopped
 	case last.Error != "":
 		return probe.Failed
-	case last.End == agent.EndPublished:
+	case last.End == statedir.EndPublished:
 		return probe.Published
 	}
 	return probe.Stopped
 }
 
 // tellRest says what became of an injector that does not answer, and what would help.
-func tellRest(r probe.Report, rest agent.Rest) (reason, fix string) {
+func tellRest(r probe.Report, rest resting) (reason, fix string) {
 	who := "the last one"
 	if r.Command != "" {
 		who = fmt.Sprintf("`injector %s` (pid %d, started %s)", r.Command, r.PID, r.Started.UTC().Format(time.RFC3339))
 	}
 	adopts := false
-	for _, k := range rest.Keys {
+	for _, k := range rest.keys {
 		adopts = adopts || !k.Secret.IsZero() && k.Key != nil && time.Now().Add(-k.Ahead).Before(k.Key.Expiry)
 	}
 	switch r.State {
@@ -97,13 +130,13 @@ func tellRest(r probe.Report, rest agent.Rest) (reason, fix string) {
 	case probe.Published:
 		reason = who + " has done its work, and `injector run` has not begun"
 	case probe.Failed:
-		reason = who + " failed: " + rest.Last.Error
+		reason = who + " failed: " + rest.last.Error
 	case probe.Stopped:
 		reason = who + " was stopped"
 		if r.Command == "revoke" {
 			reason = who + " was the last to use this state directory"
 		}
-		if rest.Last.End == agent.EndLeft {
+		if rest.last.End == statedir.EndLeft {
 			reason += ", and left keys that could have been revoked"
 		}
 	default:
@@ -111,7 +144,7 @@ func tellRest(r probe.Report, rest agent.Rest) (reason, fix string) {
 	}
 	reason = "no injector is running here: " + reason
 	switch {
-	case keysOf(r) == 0 && rest.Broken != nil:
+	case keysOf(r) == 0 && rest.broken != nil:
 		return reason, "start it again: it sets the journal aside; a key that it named dies at its expiry"
 	case keysOf(r) == 0 && r.State == probe.Absent:
 		return reason, startIt
@@ -126,8 +159,8 @@ func tellRest(r probe.Report, rest agent.Rest) (reason, fix string) {
 }
 
 // ending is what else could be done about the keys of a journal.
-func ending(rest agent.Rest) string {
-	for _, k := range rest.Keys {
+func ending(rest resting) string {
+	for _, k := range rest.keys {
 		if k.Key != nil && k.Key.Forever {
 			return "; nothing but its expiry ends it"
 		}
@@ -143,9 +176,9 @@ func keysOf(r probe.Report) (n int) {
 	return n
 }
 
-// restingKey is the report of one journal.
-func restingKey(rest agent.RestingKey) probe.KeyReport {
-	k := probe.KeyReport{Name: rest.Slot, Status: rest.Status, Outputs: rest.Outputs}
+// report is the report of one journal.
+func (rest restingKey) report() probe.KeyReport {
+	k := probe.KeyReport{Name: rest.slot, Status: rest.Status, Outputs: rest.Outputs}
 	for _, path := range rest.Outputs {
 		k.Files = append(k.Files, path+" "+lies(path, rest))
 	}
@@ -153,7 +186,7 @@ func restingKey(rest agent.RestingKey) probe.KeyReport {
 }
 
 // lies says what lies at an output's path.
-func lies(path string, rest agent.RestingKey) string {
+func lies(path string, rest restingKey) string {
 	info, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

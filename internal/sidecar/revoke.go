@@ -8,6 +8,7 @@ import (
 
 	"github.com/balena-injector/injector/agent"
 	"github.com/balena-injector/injector/balena"
+	"github.com/balena-injector/injector/internal/statedir"
 	"github.com/balena-injector/injector/key"
 )
 
@@ -17,7 +18,7 @@ const expiredFor = 7 * 24 * time.Hour
 // Revoke revokes all keys of the journals, and removes the outputs. If expired, it also deletes keys of these names that
 // expired more than a week ago. It refuses to work beside another injector.
 func (a *App) Revoke(stop, kill context.Context, expired bool) (err error) {
-	if err := a.state.TryLock(); errors.Is(err, agent.ErrLocked) {
+	if err := a.state.TryLock(); errors.Is(err, statedir.ErrLocked) {
 		return fmt.Errorf("%w: it revokes its keys itself when it is stopped", err)
 	} else if err != nil {
 		return err

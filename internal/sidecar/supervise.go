@@ -12,6 +12,7 @@ import (
 	"github.com/balena-injector/injector/agent"
 	"github.com/balena-injector/injector/internal/child"
 	"github.com/balena-injector/injector/internal/config"
+	"github.com/balena-injector/injector/internal/statedir"
 )
 
 // ExitError ends a process with an exit code, such as its command's. All that is to be said has been said.
@@ -29,7 +30,7 @@ func NewExec(stop context.Context, p Process, s config.Settings, log *slog.Logge
 		if err != nil {
 			return nil, err
 		}
-		if err = a.state.TryLock(); err == nil || errors.Is(err, agent.ErrLocked) && (freePlace(wanted) == s.StateDir || try == MostExecs) {
+		if err = a.state.TryLock(); err == nil || errors.Is(err, statedir.ErrLocked) && (freePlace(wanted) == s.StateDir || try == MostExecs) {
 			err = a.lock(stop)
 		}
 		if err == nil {
@@ -37,7 +38,7 @@ func NewExec(stop context.Context, p Process, s config.Settings, log *slog.Logge
 		}
 		err = errors.Join(err, a.Close())
 		// An exec that ends removes the place that it has chosen: this one may have been opened just before.
-		if !errors.Is(err, agent.ErrLocked) && !errors.Is(err, fs.ErrNotExist) || try >= MostExecs {
+		if !errors.Is(err, statedir.ErrLocked) && !errors.Is(err, fs.ErrNotExist) || try >= MostExecs {
 			return nil, err
 		}
 	}

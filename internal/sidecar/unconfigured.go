@@ -10,6 +10,7 @@ import (
 	"github.com/balena-injector/injector/agent"
 	"github.com/balena-injector/injector/balena"
 	"github.com/balena-injector/injector/internal/config"
+	"github.com/balena-injector/injector/internal/statedir"
 	"github.com/balena-injector/injector/render"
 )
 
@@ -45,32 +46,59 @@ func (a *App) drainUnconfigured(stop, kill context.Context) error {
 }
 
 func (a *App) endUnconfiguredKey(slot string, log *slog.Logger, work func(*agent.Agent) error) error {
-	recorded, err := a.state.Recorded(slot)
+	store := a.state.Journal(slot)
+	raw, err := store.Load(context.Background())
+	if err != nil {
+		return err
+	}
+	left, err := agent.ReadJournal(raw)
 	if err != nil {
 		return err
 	}
 	s, all := a.settings.Keys[0], a.settings
 	for _, account := range all.Accounts {
-		if account.Login == recorded.Login {
+		if account.Login == left.Login {
 			s.Account = account
 		}
 	}
 	budget := newBudget(s)
-	issuer := balena.NewIssuer(a.accounts[s.Account], balena.IssuerConfig{Kind: s.Kind, Target: s.Target, Gate: budget})
-	orphan := agent.New(agent.Config{Issuer: issuer, Account: issuer,
-		Publisher: render.New(render.Config{Outputs: leftovers(recorded), Dirs: a.dirs}),
-		State:     a.state, Slot: slot, Budget: budget, Times: agent.Times(s.Times), Prefix: s.Prefix, URL: all.API.URL, Login: s.Account.Login,
-		Kind: s.Kind, Target: s.Target.String(), InitTimeout: all.InitTimeout, ShutdownTimeout: all.ShutdownTimeout, KeepOnExit: all.KeepOnExit,
-		Log: log, Advise: func(err error) string { return Advise(all.Environ, err) }})
-	if err := work(orphan); err != nil {
+	err = work(agent.New(agent.Config{
+		Issuer:          balena.NewIssuer(a.accounts[s.Account], balena.IssuerConfig{Kind: s.Kind, Target: s.Target, Gate: budget}),
+		Publisher:       render.New(render.Config{Outputs: leftovers(left), Dirs: a.dirs}),
+		Store:           store,
+		Budget:          budget,
+		Times:           agent.Times(s.Times),
+		URL:             all.API.URL,
+		Login:           s.Account.Login,
+		Kind:            s.Kind,
+		Target:          s.Target.String(),
+		InitTimeout:     all.InitTimeout,
+		ShutdownTimeout: all.ShutdownTimeout,
+		KeepOnExit:      all.KeepOnExit,
+		Log:             log,
+		Advise:          func(err error) string { return Advise(all.Environ, err) },
+	}))
+	if err != nil {
 		return err
 	}
-	return a.state.Forget(slot)
+	return a.forget(store)
+}
+
+// forget removes a journal that names no key any more.
+func (a *App) forget(store *statedir.Journal) error {
+	raw, err := store.Load(context.Background())
+	if err != nil || raw == nil {
+		return err
+	}
+	if left, err := agent.ReadJournal(raw); err != nil || len(left.Names) > 0 {
+		return err
+	}
+	return store.Remove()
 }
 
 // leftovers are the outputs that an orphan's journal names and that still show a key of its own: what
 // lies beside them says so.
-func leftovers(r agent.Recorded) []render.Output {
+func leftovers(r agent.Resting) []render.Output {
 	var list []render.Output
 	for _, path := range r.Outputs {
 		if info, err := render.ReadInfo(path); err == nil && slices.Contains(r.Names, info.Name) {

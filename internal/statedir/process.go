@@ -1,4 +1,4 @@
-package agent
+package statedir
 
 import (
 	"encoding/json"
@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/balena-injector/injector/internal/rootdir"
-	"github.com/balena-injector/injector/key"
 )
 
 // Process is who has used a state directory last. It lies in the lock's file.
@@ -38,7 +37,7 @@ const (
 )
 
 // Sign writes down who has the lock. It is worth no error: nothing depends on it but what people are told.
-func (s *StateDir) Sign(p Process) {
+func (s *Dir) Sign(p Process) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.signed = p
@@ -55,58 +54,46 @@ func sign(lock *os.File, p Process) {
 	}
 }
 
-// Rest is what a state directory says while no agent answers in it.
-type Rest struct {
-	Held   bool     // somebody has the lock all the same
-	Broken error    // why a journal cannot be read; nil if all can
-	Last   *Process // nil: not known
-	Keys   []RestingKey
+// Left is what lies in a state directory, as it was found without changing anything.
+type Left struct {
+	Held     bool     // somebody has the lock
+	Last     *Process // who used the directory last; nil: not known
+	Journals []LeftJournal
 }
 
-// RestingKey is what the journal of one slot says.
-type RestingKey struct {
-	Slot    string
-	Outputs []string      // the paths that were written
-	Ahead   time.Duration // how far the local clock was ahead of the server's
-	URL     string        // the API's
-	Waits   time.Duration // how long the next start waits before it mints
-	Secret  key.Secret    // of the key that apps read; absent on a disk
-	Status                // without a plan: what the journal names
+// LeftJournal is the journal of one slot.
+type LeftJournal struct {
+	Slot string
+	Path string
+	Data []byte
+	Err  error // why it could not be read; nil if it could
 }
 
 // Look reads a state directory as it lies there, and changes nothing. The error wraps fs.ErrNotExist if there is none.
-func Look(path string) (Rest, error) {
-	var r Rest
+func Look(path string) (Left, error) {
+	var l Left
 	link, err := os.Lstat(path)
 	if err != nil {
-		return r, err
+		return l, err
 	}
 	dir, err := rootdir.Open(path)
 	if err != nil {
-		return r, err
+		return l, err
 	}
-	s := &StateDir{path: path, dir: dir}
+	s := &Dir{path: path, dir: dir}
 	defer func() { _ = s.Close() }()
-	if _, err := checkStateDir(dir, link); err != nil {
-		return r, err
+	if _, err := check(dir, link); err != nil {
+		return l, err
 	}
-	if r.Held, r.Last, err = readLock(dir); err != nil {
-		return r, err
+	if l.Held, l.Last, err = readLock(dir); err != nil {
+		return l, err
 	}
 	slots, err := s.Slots()
 	for _, slot := range slots {
-		raw, e := s.Read(journalName(slot), maxJournal)
-		var j journal
-		if e == nil {
-			j, e = parseJournal(raw)
-		}
-		if e != nil {
-			r.Broken = errors.Join(r.Broken, fmt.Errorf("%s: %w", filepath.Join(path, journalName(slot)), e))
-			continue
-		}
-		r.Keys = append(r.Keys, j.rest(slot))
+		data, err := s.Read(journalName(slot), maxJournal)
+		l.Journals = append(l.Journals, LeftJournal{slot, filepath.Join(path, journalName(slot)), data, err})
 	}
-	return r, err
+	return l, err
 }
 
 // readLock reports whether somebody has the lock, and who has signed it last.
@@ -129,25 +116,4 @@ func readLock(dir *rootdir.Dir) (held bool, last *Process, err error) {
 		return held, nil, nil // of an older version, or being written
 	}
 	return held, &p, nil
-}
-
-// rest sorts the keys of a journal for people.
-func (j journal) rest(slot string) RestingKey {
-	k := RestingKey{Slot: slot, Outputs: j.Outputs, Ahead: j.Ahead, Waits: j.Mints.wait(time.Now()), Status: Status{Phase: "at rest", Generation: j.Generation, Live: len(j.Keys)}}
-	for _, r := range j.Keys {
-		h := &holding{rec: r, retireAt: instant{wall: r.RetireAt}}
-		status := h.status()
-		switch {
-		case r.State == published && k.Key == nil:
-			k.Key, k.Secret = &status, key.NewSecret(r.Secret)
-			k.Schedule.ExpiresAt = r.latest()
-		case (r.State == minting || r.State == minted) && k.Coming == nil:
-			k.Coming = &status
-		default:
-			k.Old = append(k.Old, status)
-		}
-		k.UserID, k.URL = r.UserID, r.URL
-	}
-	k.Counts.Unrevoked = j.Unrevoked
-	return k
 }
