@@ -5,6 +5,8 @@ import (
 	"errors"
 	"slices"
 	"time"
+
+	"github.com/balena-injector/injector/settle"
 )
 
 // load reads the journal and sorts its keys.
@@ -25,10 +27,10 @@ func (a *Agent) load(ctx context.Context) error {
 	a.userID = a.cfg.Issuer.KnownUser(ctx)
 	for _, r := range j.Keys {
 		h := a.hold(r)
-		h.adopted, h.sent = true, true
+		h.adopted, h.mint = true, settle.Made()
 		a.ignores = a.ignores || r.Given
-		if now := a.clock.now(); r.State == minting {
-			h.unsure = &now
+		if r.State == minting {
+			h.mint = settle.Earlier()
 		}
 		switch {
 		case r.URL != a.cfg.URL:

@@ -5,54 +5,41 @@ import (
 	"time"
 
 	"github.com/balena-injector/injector/key"
+	"github.com/balena-injector/injector/settle"
 )
 
 // holding is a key that the agent holds: its record and what is known in this process only.
 type holding struct {
-	rec       record
-	jitter    time.Duration
-	deadline  instant // when it expires
-	born      instant // when it was minted or adopted here
-	verified  bool    // the server accepted it, in this process
-	adopted   bool    // it comes from an earlier process
-	dead      bool    // the server refuses it beyond doubt
-	gone      bool    // it is dead, and the server does not list it any more
-	listed    bool    // it is dead, and yet the server lists it: it is asked for again
-	over      bool    // it is revoked, or never came to be
-	overdue   bool    // it should have been replaced, and was extended instead
-	vanished  int     // extensions in a row that did not find it
-	greeted   bool    // that the server accepts it was said in the log
-	announced bool    // that the app can rely on it was announced
-	judged    bool    // its death was counted
-	ended     bool    // its expiry was said in the log
-	waits     bool    // it is revoked only once a new key is published
-	unlisted  bool    // a find did not show it
-	stuck     bool    // it cannot be extended
-	forever   bool    // it cannot be revoked
-	told      bool    // the server told its expiry in this process
-	seen      bool    // its row was read in this process
-	asked     bool    // the server was asked about it in this process
-	sent      bool    // a mint of it may have reached the server
-	existed   bool    // the mint was answered by "exists already"
-	refused   *instant
-	// vanishedAt is when an extension did not find it; unsure is when a mint of it was cut off,
-	// which may take effect a while later.
-	vanishedAt *instant
-	unsure     *instant
-	failure    error // why it could not be revoked at the end
-	retireAt   instant
-	missed     *instant // the first find without result, while a mint is settled that way
+	rec      record
+	jitter   time.Duration
+	deadline instant // when it expires
+	born     instant // when it was minted or adopted here
+	retireAt instant // when it is to be revoked, if it is retiring
+	adopted  bool    // it comes from an earlier process
+	waits    bool    // it is revoked only once a new key is published
+	late     bool    // it should have been replaced, and was extended instead
+
+	health       health // changed by become alone
+	doubtedSince instant
+	mint         settle.Mint
+	limits       limits
+	told         answers
+	said         notices
+
+	vanished   int     // extensions in a row that did not find it
+	vanishedAt instant // when the last of them was; zero: none
+	failure    error   // why it could not be revoked at the end
 }
 
 func (h *holding) key() key.Key {
 	k := h.rec.key()
-	k.Seen = h.seen
+	k.Seen = h.told.row
 	return k
 }
 
 // learn notes what the server has told of h's row.
 func (a *Agent) learn(h *holding, k key.Key) {
-	h.rec.ID, h.seen = k.ID, k.Seen
+	h.rec.ID, h.told.row = k.ID, k.Seen
 	a.learnExpiry(h, k.Expiry)
 }
 
@@ -84,7 +71,7 @@ const farthest = 10 * 365 * 24 * time.Hour
 // learnExpiry notes an expiry that the server has told, which settles any that was asked for.
 func (a *Agent) learnExpiry(h *holding, expiry time.Time) {
 	h.rec.Latest = time.Time{}
-	h.told = true
+	h.told.expiry = true
 	a.setExpiry(h, expiry)
 }
 
@@ -115,11 +102,13 @@ func (a *Agent) expired(h *holding) bool {
 
 // longOver tells whether h is over beyond doubt: the expiry was told by the server in this process,
 // or it is of a key that nothing can extend. A journal may have missed the last extensions.
-func (a *Agent) longOver(h *holding) bool { return a.expired(h) && (h.told || h.forever) }
+func (a *Agent) longOver(h *holding) bool {
+	return a.expired(h) && (h.told.expiry || h.limits.cannotRevoke)
+}
 
 // mayLive tells whether h may be live at balena, as far as our clocks know.
 func (a *Agent) mayLive(h *holding, now instant) bool {
-	if h.over || h.dead && !h.listed {
+	if h.health == ended || h.health == deadUnlisted || h.health == deadGone {
 		return false
 	}
 	// By the clock that gives it more time: one that was set ahead must not make room for a third key.
@@ -149,8 +138,8 @@ func (a *Agent) all() []*holding {
 	return append(append(list, a.retiring...), a.undecided...)
 }
 
-// alive counts the keys that may be live at balena.
-func (a *Agent) alive(now instant) int {
+// liveKeys counts the keys that may be live at balena.
+func (a *Agent) liveKeys(now instant) int {
 	n := 0
 	for _, h := range a.all() {
 		if a.mayLive(h, now) {
@@ -192,12 +181,12 @@ func (a *Agent) drop(h *holding) {
 	a.retiring = slices.DeleteFunc(a.retiring, func(x *holding) bool { return x == h })
 	a.stranded = slices.DeleteFunc(a.stranded, func(x *holding) bool { return x == h })
 	a.undecided = slices.DeleteFunc(a.undecided, func(x *holding) bool { return x == h })
-	delete(a.steps, step{retire, h.rec.Name})
+	delete(a.steps, step{revokeOld, h.rec.Name})
 }
 
 // retire puts h aside, to be revoked after d.
 func (a *Agent) retire(h *holding, d time.Duration) {
-	if h.gone {
+	if h.health == deadGone {
 		a.drop(h) // there is nothing to revoke
 		return
 	}

@@ -87,7 +87,7 @@ func (a *Agent) giveUp(stop context.Context, err error) error {
 
 // inUse are the keys of an earlier start that the app may read at this moment.
 func (a *Agent) inUse() []*holding {
-	if c := a.current; c != nil && c.adopted && !c.dead {
+	if c := a.current; c != nil && c.adopted && !c.health.dead() {
 		return []*holding{c}
 	}
 	var list []*holding
@@ -101,7 +101,8 @@ func (a *Agent) inUse() []*holding {
 
 // settled tells whether Init is done: the app has a verified key and nothing is on its way.
 func (a *Agent) settled() bool {
-	return a.current != nil && a.current.verified && !a.current.dead && a.successor == nil && (a.current.rec.ID != 0 || a.current.unlisted) && a.damage == nil
+	c := a.current
+	return c != nil && c.health == accepted && a.successor == nil && (c.rec.ID != 0 || c.limits.notListed) && a.damage == nil
 }
 
 // hopeless tells whether Init should give up: the credential is refused or cannot mint, or the
@@ -110,9 +111,9 @@ func (a *Agent) hopeless(s step, err error) bool {
 	class, _ := key.ClassOf(err)
 	switch class {
 	case key.Refused, key.FreshLogin:
-		return a.current == nil || a.current.dead
+		return a.current == nil || a.current.health.dead()
 	case key.Wrong:
-		return (a.current == nil || a.current.dead) && a.steps[s] != nil && a.steps[s].failures >= 2 // before this one
+		return (a.current == nil || a.current.health.dead()) && a.steps[s] != nil && a.steps[s].failures >= 2 // before this one
 	}
 	return false
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/balena-injector/injector/key"
+	"github.com/balena-injector/injector/settle"
 )
 
 // find reads the current key's id, which is needed to extend and to revoke it. Whatever comes of
@@ -20,7 +21,8 @@ func (a *Agent) find(ctx context.Context) error {
 		a.unlabeled = true // an output may show the id
 		return a.save()
 	case class == key.Gone && h.rec.Kind == key.User && h.vanished == 0:
-		h.vanished, h.verified = 1, false // such keys are listed: it may be dead
+		h.vanished = 1
+		a.become(h, unproven, "such keys are listed, and this one is not")
 		return nil
 	case class == key.Gone || class == key.Unrevocable:
 		if !a.warned {
@@ -28,8 +30,8 @@ func (a *Agent) find(ctx context.Context) error {
 			a.log.Warn("the server does not list this key: such keys can neither be extended nor revoked, so each is replaced in time and dies at its expiry",
 				append(h.attrs(), "reason", err)...)
 		}
-		h.stuck = h.unlisted || class == key.Unrevocable // the second time it is certain
-		h.unlisted = true
+		h.limits.cannotExtend = h.limits.notListed || class == key.Unrevocable // the second time it is certain
+		h.limits.notListed = true
 		return nil
 	}
 	return err
@@ -38,8 +40,8 @@ func (a *Agent) find(ctx context.Context) error {
 // extend moves the expiry of the current key; its secret, and so what the app reads, stays.
 func (a *Agent) extend(ctx context.Context) error {
 	h := a.current
-	if !h.seen {
-		if err := a.find(ctx); err != nil || !h.seen {
+	if !h.told.row {
+		if err := a.find(ctx); err != nil || !h.told.row {
 			return err
 		}
 	}
@@ -61,38 +63,38 @@ func (a *Agent) extend(ctx context.Context) error {
 	case nothingDone(class):
 		h.rec.Latest = before
 		if class == key.Unrevocable {
-			h.stuck = true
+			h.limits.cannotExtend = true
 			return nil
 		}
 		return err
 	case class == key.Gone:
 		// Look at it more closely. If the server still accepts it and then again does not list it,
 		// nothing will extend it.
-		now := a.clock.now()
-		h.verified, h.vanishedAt = false, &now
-		if h.vanished++; h.stuck {
+		a.become(h, unproven, "an extension did not find it")
+		h.vanishedAt = a.clock.now()
+		if h.vanished++; h.limits.cannotExtend {
 			return err
 		}
-		h.stuck = h.vanished > 1
+		h.limits.cannotExtend = h.vanished > 1
 		return nil
 	case err != nil:
 		return err
 	case got.Expiry.Before(want.Add(-slack)) || got.Expiry.After(want.Add(slack)):
-		if h.stuck {
+		if h.limits.cannotExtend {
 			return errors.New("the server answered 200 and did not move the expiry")
 		}
-		h.stuck = true
+		h.limits.cannotExtend = true
 		a.learn(h, got)
 		a.log.Warn("the server answered 200 and did not move the expiry: the key is replaced instead", h.attrs()...)
 		return nil
 	}
-	h.stuck, h.vanishedAt, a.renewNow = false, nil, false
-	h.overdue, h.vanished = late, 0
+	h.limits.cannotExtend, h.vanishedAt, a.renewNow = false, instant{}, false
+	h.late, h.vanished = late, 0
 	a.learn(h, got)
 	a.counters.extensions.Add(1)
 	now := a.clock.now()
 	args := append(h.attrs(), "next_extension_in", until(now, a.extendAt(h)).Round(time.Second))
-	if h.overdue {
+	if h.late {
 		a.log.Warn("extended a key that should have been replaced: no new one could be had", args...)
 	} else {
 		a.log.Info("extended the key", args...)
@@ -119,24 +121,24 @@ func (a *Agent) label(ctx context.Context) error {
 // check asks whether the current key lives.
 func (a *Agent) check(ctx context.Context) error {
 	h := a.current
-	if h.dead {
+	if h.health.dead() {
 		return a.checkDead(ctx, h)
 	}
-	h.asked = true
+	h.told.health = true
 	err := a.ask(ctx, h)
 	switch {
 	case err == nil:
-		if !h.verified {
-			h.verified = true
+		if h.health != accepted {
+			a.become(h, accepted, "")
 			a.setExpiry(h, h.rec.Expiry) // the server's time is known now
 		}
-		if h.adopted && !h.greeted {
-			h.greeted, a.unsaved = true, true // a start that fails after this one knows what was sent
+		if h.adopted && !h.said.has(saidAccepted) {
+			h.said.add(saidAccepted)
+			a.unsaved = true // a start that fails after this one knows what was sent
 			a.log.Info("the server accepts the adopted key", append(h.attrs(), "next_extension_in", max(0, until(a.clock.now(), a.extendAt(h))).Round(time.Second))...)
 		}
-		h.refused = nil
-		if h.adopted && !h.announced {
-			h.announced = true
+		if h.adopted && !h.said.has(saidAnnounced) {
+			h.said.add(saidAnnounced)
 			a.announce(a.untold)
 		}
 		a.nextCheck = a.clock.now().add(a.checkPause())
@@ -154,7 +156,7 @@ func (a *Agent) checkDead(ctx context.Context, h *holding) error {
 	a.nextCheck = a.clock.now().add(min(time.Minute, a.checkPause()))
 	switch {
 	case err == nil:
-		h.dead, h.refused = false, nil
+		a.become(h, accepted, "")
 		a.log.Info("the server accepts the key again that it refused", h.attrs()...)
 		return nil
 	case key.Is(err, key.Gone):
@@ -172,8 +174,8 @@ func (a *Agent) checkPause() time.Duration {
 // examine looks at a key that the server refuses: one that merely expired is extended, one that
 // was just made or is still listed gets a minute, any other is dead.
 func (a *Agent) examine(ctx context.Context, h *holding, refusal error) error {
-	if h.refused != nil && a.inGrace(h) {
-		return &pausedError{gracePause, "the server lists the key but refuses it: " + refusal.Error()}
+	if a.inGrace(h) {
+		return &settle.NotYet{For: gracePause, Why: "the server lists the key but refuses it: " + refusal.Error()}
 	}
 	revived, err := a.revive(ctx, h)
 	now := a.clock.now()
@@ -182,16 +184,22 @@ func (a *Agent) examine(ctx context.Context, h *holding, refusal error) error {
 		return err
 	case revived:
 		a.log.Info("the key had expired and was extended", h.attrs()...)
-		h.verified = false
+		a.become(h, unproven, "it had expired and was extended")
 		return nil
-	case err == nil && h.refused == nil && a.left(h, now) > 0:
-		h.refused, h.verified = &now, false
-		return &pausedError{gracePause, "the server lists the key but refuses it: " + refusal.Error()}
+	case err == nil && h.health != doubted && a.left(h, now) > 0:
+		a.become(h, doubted, because(refusal))
+		return &settle.NotYet{For: gracePause, Why: "the server lists the key but refuses it: " + refusal.Error()}
 	}
-	h.dead = true
 	class, _ := key.ClassOf(err)
 	unknown := class == key.Refused || class == key.FreshLogin // nobody could say whether it is listed
-	h.listed, h.gone = err == nil || unknown, class == key.Gone
+	switch {
+	case err == nil || unknown:
+		a.become(h, deadListed, because(refusal))
+	case class == key.Gone:
+		a.become(h, deadGone, because(refusal))
+	default:
+		a.become(h, deadUnlisted, because(refusal))
+	}
 	a.nextCheck = now.add(min(time.Minute, a.cfg.Times.Check))
 	if unknown && a.left(h, now) <= 0 {
 		a.log.Error("the key has expired, and this credential cannot extend it", append(h.attrs(), "error", err)...)
@@ -212,7 +220,7 @@ func (a *Agent) repair(ctx context.Context) error {
 	}
 	a.repaired = now
 	why := a.damage
-	if s := a.steps[step{kind: repair}]; s != nil && s.failures > 0 {
+	if s := a.steps[step{kind: repairOutputs}]; s != nil && s.failures > 0 {
 		why = nil // it is what kept them from being written, and is said
 	}
 	if err := a.cfg.Publisher.Publish(ctx, p); err != nil {
@@ -242,10 +250,10 @@ func (a *Agent) tend(ctx context.Context) error {
 
 // revoke ends an old key.
 func (a *Agent) revoke(ctx context.Context, h *holding) error {
-	if h.forever && !a.expired(h) {
-		return &pausedError{time.Minute, "it waits for its expiry"}
+	if h.limits.cannotRevoke && !a.expired(h) {
+		return &settle.NotYet{For: time.Minute, Why: "it waits for its expiry"}
 	}
-	if h.forever {
+	if h.limits.cannotRevoke {
 		a.log.Info("a key that could not be revoked has expired", h.attrs()...)
 		a.drop(h)
 		return a.save()
@@ -256,10 +264,10 @@ func (a *Agent) revoke(ctx context.Context, h *holding) error {
 	err := a.cfg.Issuer.Revoke(ctx, h.key())
 	switch {
 	case err == nil:
-		if !h.dead {
+		if !h.health.dead() {
 			a.counters.revocations.Add(1)
 		}
-		if h.dead {
+		if h.health.dead() {
 			a.log.Info("the old key is gone", h.attrs()...)
 		} else {
 			a.log.Info("revoked a key", h.attrs()...)
@@ -267,7 +275,7 @@ func (a *Agent) revoke(ctx context.Context, h *holding) error {
 		a.drop(h)
 		return a.save()
 	case key.Is(err, key.Unrevocable):
-		h.forever = true
+		h.limits.cannotRevoke = true
 		a.log.Warn("a key cannot be revoked and dies at its expiry", append(h.attrs(), "reason", err)...)
 		return nil
 	case a.longOver(h):

@@ -5,7 +5,7 @@ import "time"
 // lastCall returns the first of the instants around the expiry of the app's key that comes after then, both on the
 // monotonic clock. At each of them what could save the app's token is tried, whatever pause it was given.
 func (a *Agent) lastCall(then time.Duration) (at time.Duration, ok bool) {
-	if a.current == nil || a.current.dead {
+	if a.current == nil || a.current.health.dead() {
 		return 0, false
 	}
 	now := a.clock.now()
@@ -20,7 +20,7 @@ func (a *Agent) lastCall(then time.Duration) (at time.Duration, ok bool) {
 
 // lastCalling reports whether the app's key is about to expire, or just has.
 func (a *Agent) lastCalling(now instant) bool {
-	if a.current == nil || a.current.dead {
+	if a.current == nil || a.current.health.dead() {
 		return false
 	}
 	calls := a.cfg.Times.lastCalls()
@@ -47,13 +47,13 @@ func (a *Agent) budgetIn(k kind, s *streak, now instant) time.Duration {
 func (a *Agent) reserveIn(k kind, s *streak, now instant) time.Duration {
 	c, rest := a.current, reserveAfter
 	switch {
-	case k == check && a.calm():
+	case k == checkKey && a.calm():
 		return a.cfg.Budget.untilHas(aliveReserve + 1) // extending comes first
-	case k.urgent() && c != nil && !c.dead && a.left(c, now) > 0:
+	case k.urgent() && c != nil && !c.health.dead() && a.left(c, now) > 0:
 		return a.cfg.Budget.untilHas(aliveReserve)
 	case !k.urgent():
 		return a.cfg.Budget.untilHas(reserve + 1)
-	case c != nil && !c.dead:
+	case c != nil && !c.health.dead():
 		rest = expiredRest // the app waits
 	}
 	return min(a.cfg.Budget.untilHas(reserve+1), max(s.last+rest-now.mono, a.cfg.Budget.untilHas(shortestWay)))

@@ -51,7 +51,7 @@ func (a *Agent) draft(ctx context.Context) error {
 		a.successor, a.journal.Mints = nil, row
 		return err
 	}
-	if a.pace.any && (a.current == nil || a.current.dead) {
+	if a.pace.any && (a.current == nil || a.current.health.dead()) {
 		a.pace.last = a.clock.now()
 	}
 	return nil
@@ -72,7 +72,7 @@ func (a *Agent) settle(ctx context.Context) error {
 		a.disown(h)
 		return a.save()
 	}
-	if a.ignores && h.sent {
+	if a.ignores && h.mint.Sent() {
 		return a.settleByFind(ctx, h)
 	}
 	k := h.key()
@@ -89,36 +89,30 @@ func (a *Agent) settle(ctx context.Context) error {
 	}
 	grace, cancel := a.graceful(ctx)
 	defer cancel()
-	minted, existed, err := a.cfg.Issuer.Mint(grace, k)
-	class, _ := key.ClassOf(err)
-	h.sent = h.sent || err == nil || class == key.Ambiguous || class == key.Unknown
+	made, err := h.mint.Send(grace, a.cfg.Issuer, k)
 	if err != nil {
-		if now := a.clock.now(); class == key.Ambiguous || class == key.Unknown {
-			h.unsure = &now
-		}
 		return err
 	}
-	h.rec.Handle = minted.Handle
-	if !minted.Secret.Equal(k.Secret) {
-		a.ignores, h.rec.Given, h.rec.Secret = true, true, minted.Secret
+	h.rec.Handle = made.Handle
+	if !made.Secret.Equal(k.Secret) {
+		a.ignores, h.rec.Given, h.rec.Secret = true, true, made.Secret
 		a.log.Warn("the server ignores chosen secrets; a lost answer may cost a key until it expires", h.attrs()...)
 	}
-	return a.nowMinted(h, minted.Expiry, existed)
+	return a.nowMinted(h, made.Expiry)
 }
 
 // disown puts a draft aside whose account is not the credential's any more.
 func (a *Agent) disown(h *holding) {
 	a.drop(h)
-	if h.sent {
+	if h.mint.Sent() {
 		a.strand(h, "it belongs to another account")
 	}
 }
 
-func (a *Agent) nowMinted(h *holding, expiry time.Time, existed bool) error {
+// nowMinted notes that a key exists, which expires then unless an earlier try made it.
+func (a *Agent) nowMinted(h *holding, expiry time.Time) error {
 	a.counters.mints.Add(1)
-	h.existed = existed
-	if existed {
-		h.unsure = nil // it has taken effect, and cannot do so twice
+	if h.mint.Existed() {
 		// Its expiry is that of one of the tries: the first, until it is read.
 		a.setExpiry(h, h.rec.Expiry)
 	} else {
@@ -127,21 +121,20 @@ func (a *Agent) nowMinted(h *holding, expiry time.Time, existed bool) error {
 	h.rec.State, h.rec.Minted = minted, a.serverNow()
 	h.born = a.clock.now()
 	msg := "minted a key"
-	if existed {
+	if h.mint.Existed() {
 		msg = "minted a key: an earlier try had succeeded"
 	}
 	a.log.Info(msg, h.attrs()...)
 	return a.save()
 }
 
-// settleByFind settles an unanswered mint whose secret nobody knows: the server ignores chosen
-// secrets, or the journal was on disk. If the key turns up it is revoked; after two finds
-// without it, 5 s apart, it is taken for not made.
+// settleByFind settles an unanswered mint whose secret nobody knows: the server ignores chosen secrets, or the journal
+// was on disk. If the key turns up it is revoked.
 func (a *Agent) settleByFind(ctx context.Context, h *holding) error {
 	never, err := a.neverMade(ctx, h)
 	switch {
 	case key.Is(err, key.Unrevocable): // nobody will ever know; it dies at its expiry
-		h.forever = true
+		h.limits.cannotRevoke = true
 		a.retire(h, 0)
 	case err != nil:
 		return err
@@ -156,43 +149,12 @@ func (a *Agent) settleByFind(ctx context.Context, h *holding) error {
 
 // neverMade looks for a key by name. It touches nothing but h.
 func (a *Agent) neverMade(ctx context.Context, h *holding) (bool, error) {
-	found, err := a.cfg.Issuer.Find(ctx, h.key())
-	if err == nil {
-		h.rec.ID, h.seen = found.ID, found.Seen
+	found, never, err := h.mint.Look(ctx, a.cfg.Issuer, h.key())
+	if err == nil && !never {
+		h.rec.ID, h.told.row = found.ID, found.Seen
 	}
-	if !key.Is(err, key.Gone) {
-		return false, err
-	}
-	now := a.clock.now()
-	if h.missed == nil {
-		h.missed = &now
-	}
-	if wait := settlePause - (now.mono - h.missed.mono); wait > 0 {
-		return false, &pausedError{wait, "looking once more whether the key came to be"}
-	}
-	if h.rec.Kind != key.User {
-		// Such keys may not be listed at all: what cannot be seen dies at its expiry.
-		return false, &unseenError{}
-	}
-	return true, nil
+	return never, err
 }
-
-// unseenError is about a key that may exist and cannot be seen.
-type unseenError struct{}
-
-func (*unseenError) Error() string             { return "the server may not list keys of this kind" }
-func (*unseenError) FailureClass() key.Class   { return key.Unrevocable }
-func (*unseenError) RetryAfter() time.Duration { return 0 }
-
-// pausedError makes a step wait without having failed.
-type pausedError struct {
-	wait time.Duration
-	why  string
-}
-
-func (p *pausedError) Error() string             { return p.why }
-func (p *pausedError) FailureClass() key.Class   { return key.Busy }
-func (p *pausedError) RetryAfter() time.Duration { return p.wait }
 
 // graceful returns a context for a request that must not be cut off by a stop: it ends when half
 // of the shutdown's time is gone, so that the rest is left for revoking.
@@ -216,7 +178,9 @@ func (a *Agent) publishNew(ctx context.Context) error {
 		// It waited too long, or its expiry is a guess. What the server accepted a moment ago is
 		// published all the same if nothing better is to be known.
 		if revived, err := a.revive(ctx, h); revived || err != nil && retryable(err) {
-			h.verified = !revived && h.verified
+			if revived {
+				a.become(h, unproven, "it had expired and was extended")
+			}
 			return err
 		}
 		if err := a.cfg.Issuer.Accepts(ctx, h.key()); key.Is(err, key.Gone) {
@@ -237,7 +201,7 @@ func (a *Agent) publishNew(ctx context.Context) error {
 	a.current, a.successor = h, nil
 	if old != nil {
 		overlap := a.cfg.Times.Overlap
-		if old.dead {
+		if old.health.dead() {
 			overlap = 0
 		}
 		a.current = nil
@@ -249,11 +213,12 @@ func (a *Agent) publishNew(ctx context.Context) error {
 	a.nextCheck = now.add(a.checkPause())
 	a.nextTend = now
 	args := append(h.attrs(), "generation", p.Generation, "next_extension_in", max(0, until(now, a.extendAt(h))).Round(time.Second))
-	if old != nil && !old.dead {
+	if old != nil && !old.health.dead() {
 		args = append(args, "old_name", old.rec.Name, "old_key_lives_for", until(now, old.retireAt).Round(time.Second))
 	}
 	a.log.Info("published", args...)
-	a.renewNow, h.announced = false, true
+	a.renewNow = false
+	h.said.add(saidAnnounced)
 	a.announce(p.Generation > 1)
 	a.unlabeled = true
 	return a.save()

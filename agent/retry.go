@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/balena-injector/injector/key"
+	"github.com/balena-injector/injector/settle"
 )
 
 // streak is a row of failures of one step.
@@ -48,7 +49,7 @@ const patience = 5 * time.Minute
 // urgent tells whether an app's token depends on the step.
 func (k kind) urgent() bool {
 	switch k {
-	case find, check, tend, retire, label, rewrite:
+	case findKey, checkKey, tendSession, revokeOld, labelOutputs, rewriteJournal:
 		return false
 	}
 	return true
@@ -84,7 +85,7 @@ func (a *Agent) note(ctx context.Context, s step, began instant, err error) {
 	}
 	old.began = began.mono
 	class, wait := key.ClassOf(err)
-	_, paused := errors.AsType[*pausedError](err)
+	_, paused := errors.AsType[*settle.NotYet](err)
 	if !paused && class == key.Busy && a.cfg.Budget.untilHas(1) > 0 {
 		// Our own budget, and no failure. A step of several requests needs as many at once.
 		old.dry++
@@ -114,7 +115,7 @@ func (a *Agent) note(ctx context.Context, s step, began instant, err error) {
 
 // foundDead reports whether a step that asks for the app's key succeeded in that it found it dead.
 func (a *Agent) foundDead(k kind) bool {
-	return (k == check || k == confirm) && a.current != nil && a.current.dead
+	return (k == checkKey || k == confirmKey) && a.current != nil && a.current.health.dead()
 }
 
 // longestPause is the cap on the pause of a step after a failure of that class.
@@ -134,14 +135,14 @@ func weather(class key.Class) bool {
 // calm tells whether the app's key is well, as far as is known, and nobody waits for a step.
 func (a *Agent) calm() bool {
 	c := a.current
-	return !a.hurried && c != nil && c.verified && !c.dead && c.refused == nil && a.left(c, a.clock.now()) > 0
+	return !a.hurried && c != nil && c.health == accepted && a.left(c, a.clock.now()) > 0
 }
 
 // canWait tells whether a step can be late without anybody noticing while the key is well. Asking
 // whether it is well cannot.
 func (k kind) canWait() bool {
 	switch k {
-	case draft, settle, extend, retire, tend:
+	case draftKey, settleMint, extendKey, revokeOld, tendSession:
 		return true
 	}
 	return false
@@ -176,7 +177,7 @@ func (a *Agent) logFailure(s step, err error, pause time.Duration, first bool) {
 	}
 	a.failedAt = now
 	args := []any{"error", err, "next_try_in", pause.Round(time.Second)}
-	if a.current != nil && !a.current.dead {
+	if a.current != nil && !a.current.health.dead() {
 		args = append(args, "token_expires_in", max(0, a.left(a.current, now)).Round(time.Second))
 	}
 	if a.cfg.Advise != nil {
@@ -199,7 +200,7 @@ func (a *Agent) logFailure(s step, err error, pause time.Duration, first bool) {
 func (a *Agent) forgive() {
 	a.repairPause = 0
 	for s, row := range a.steps {
-		if row.class == key.Refused || row.class == key.FreshLogin || s.kind == publish || s.kind == repair || s.kind == label {
+		if row.class == key.Refused || row.class == key.FreshLogin || s.kind == publishKey || s.kind == repairOutputs || s.kind == labelOutputs {
 			delete(a.steps, s)
 		}
 	}

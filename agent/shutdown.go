@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/balena-injector/injector/key"
+	"github.com/balena-injector/injector/settle"
 )
 
 const (
@@ -137,11 +138,11 @@ func (a *Agent) endKey(ctx context.Context, h *holding) {
 		class, wait := key.ClassOf(err)
 		switch {
 		case err == nil:
-			h.over = true
+			a.become(h, ended, "")
 			a.log.Info("revoked a key", h.attrs()...)
 			return
 		case class == key.Unrevocable:
-			h.forever = true
+			h.limits.cannotRevoke = true
 			return
 		case class == key.Refused || class == key.FreshLogin:
 			h.failure = err
@@ -168,11 +169,9 @@ func (a *Agent) tryEnd(ctx context.Context, h *holding) error {
 	if err := a.cfg.Issuer.Revoke(ctx, h.key()); err != nil {
 		return err
 	}
-	if h.unsure != nil {
-		// A mint was cut off a moment ago, and the name is free again: it could still take effect.
-		if wait := settlePause - (a.clock.now().mono - h.unsure.mono); wait > 0 {
-			return &pausedError{wait, "looking once more whether a mint that was cut off took effect"}
-		}
+	// A mint that was cut off a moment ago could still take effect: the name is free again.
+	if wait := h.mint.Doubt(); wait > 0 {
+		return &settle.NotYet{For: wait, Why: "looking once more whether a mint that was cut off took effect"}
 	}
 	return nil
 }
@@ -181,18 +180,15 @@ func (a *Agent) tryEnd(ctx context.Context, h *holding) error {
 // never made. One empty find would prove nothing, so the mint is sent again; where the secret is
 // not known or not heeded, or the credential cannot mint any more, it takes two finds.
 func (a *Agent) settleEnd(ctx context.Context, h *holding) (never bool, err error) {
-	if !h.sent {
+	if !h.mint.Sent() {
 		return true, nil
 	}
 	mine := h.rec.Kind == a.cfg.Kind && h.rec.Target == a.cfg.Target
 	if !h.rec.Secret.IsZero() && !a.ignores && mine {
-		_, existed, err := a.cfg.Issuer.Mint(ctx, h.key())
+		_, err := h.mint.Send(ctx, a.cfg.Issuer, h.key())
 		class, _ := key.ClassOf(err)
 		if err == nil {
 			h.rec.State, h.rec.Minted = minted, a.serverNow()
-		}
-		if existed {
-			h.unsure = nil // it has taken effect, and cannot do so twice
 		}
 		if class != key.FreshLogin && class != key.Refused && class != key.Wrong {
 			return false, err
@@ -208,15 +204,15 @@ func (a *Agent) takeStock(kept []*holding) error {
 	for _, h := range a.all() {
 		switch {
 		case slices.Contains(kept, h):
-		case h.over:
+		case h.health == ended:
 			a.counters.revocations.Add(1)
 			a.drop(h)
-		case h.rec.State == minting && !h.sent:
+		case h.rec.State == minting && !h.mint.Sent():
 			a.drop(h)
 		case a.longOver(h):
 			a.log.Warn("a key that could not be revoked has expired", append(h.attrs(), "error", h.failure)...)
 			a.drop(h)
-		case h.forever:
+		case h.limits.cannotRevoke:
 			h.rec.Forever = true
 			a.log.Warn("a key cannot be revoked; it dies at its expiry, unless the next start adopts it", h.attrs()...)
 		default:

@@ -159,7 +159,7 @@ func (a *Agent) Alive() bool {
 func (a *Agent) publishStatus(phase string) {
 	now := a.clock.now()
 	s := &snapshot{reason: a.unreadyReason(phase)}
-	s.Phase, s.Generation, s.UserID, s.Live = phase, a.journal.Generation, a.userID, a.alive(now)
+	s.Phase, s.Generation, s.UserID, s.Live = phase, a.journal.Generation, a.userID, a.liveKeys(now)
 	if c := a.current; c != nil {
 		k := c.status()
 		s.Key = &k
@@ -174,8 +174,8 @@ func (a *Agent) publishStatus(phase string) {
 	}
 	for _, h := range a.retiring {
 		k := h.status()
-		if row := a.steps[step{retire, h.rec.Name}]; row != nil {
-			k.RevokeAt = now.wall.Add(max(0, a.restIn(retire, row, now, a.pressed())))
+		if row := a.steps[step{revokeOld, h.rec.Name}]; row != nil {
+			k.RevokeAt = now.wall.Add(max(0, a.restIn(revokeOld, row, now, a.pressed())))
 		}
 		s.Old = append(s.Old, k)
 	}
@@ -194,13 +194,13 @@ func (a *Agent) unreadyReason(phase string) string {
 		return a.waiting
 	case c == nil:
 		return "there is no key yet"
-	case c.dead:
+	case c.health.dead():
 		return "the key is dead and not replaced yet"
-	case c.refused != nil:
+	case c.health == doubted:
 		return "the server refuses the key at the moment, and is asked again"
-	case !c.verified && c.adopted && !c.greeted:
+	case c.health != accepted && c.adopted && !c.said.has(saidAccepted):
 		return "the adopted key is not verified yet"
-	case !c.verified:
+	case c.health != accepted:
 		return "the key is being verified again"
 	}
 	return ""
@@ -210,8 +210,8 @@ func (a *Agent) unreadyReason(phase string) string {
 func (a *Agent) schedule(now instant) Schedule {
 	var s Schedule
 	c := a.current
-	if c == nil || c.dead {
-		s.RotateAt = a.later(now, now.add(a.unplannedIn(now)), draft, settle, verify, publish)
+	if c == nil || c.health.dead() {
+		s.RotateAt = a.later(now, now.add(a.unplannedIn(now)), draftKey, settleMint, verifyKey, publishKey)
 	}
 	if c == nil && a.waiting != "" {
 		s.RotateAt = a.waitsUntil
@@ -220,31 +220,31 @@ func (a *Agent) schedule(now instant) Schedule {
 		return s
 	}
 	if !a.tendDone {
-		s.TendAt = a.later(now, a.nextTend, tend)
+		s.TendAt = a.later(now, a.nextTend, tendSession)
 	}
-	if c.dead && !c.listed {
+	if c.health.dead() && c.health != deadListed {
 		return s
 	}
-	s.CheckAt = a.later(now, a.nextCheck, check, confirm)
-	if c.dead {
+	s.CheckAt = a.later(now, a.nextCheck, checkKey, confirmKey)
+	if c.health.dead() {
 		return s
 	}
 	s.ExpiresAt = c.deadline.wall
-	if c.stuck || c.unlisted {
-		s.RotateAt = a.later(now, a.extendAt(c), draft, settle, verify, publish)
+	if c.limits.cannotExtend || c.limits.notListed {
+		s.RotateAt = a.later(now, a.extendAt(c), draftKey, settleMint, verifyKey, publishKey)
 		return s
 	}
 	planned := a.extendAt(c)
 	if a.renewNow {
 		planned = now
 	}
-	s.ExtendAt = a.later(now, planned, extend)
+	s.ExtendAt = a.later(now, planned, extendKey)
 	if a.cfg.Times.MaxTTL > 0 {
 		// The first extension that would make it too old.
 		at, age := a.extendAt(c), a.age(c)+max(0, until(now, a.extendAt(c)))
 		step := a.cfg.Times.TTL - a.cfg.Times.lead(c.jitter)
 		more := a.cfg.Times.extensionsLeft(age, step)
-		s.RotateAt = a.later(now, at.add(time.Duration(more)*step), draft, settle, verify, publish)
+		s.RotateAt = a.later(now, at.add(time.Duration(more)*step), draftKey, settleMint, verifyKey, publishKey)
 		if more == 0 && !a.succession() {
 			s.ExtendAt = time.Time{}
 		}
@@ -294,7 +294,7 @@ func (a *Agent) troubles(now instant) []Trouble {
 
 func (h *holding) status() KeyStatus {
 	s := KeyStatus{Name: h.rec.Name, ID: h.rec.ID, Kind: h.rec.Kind, Expiry: h.rec.Expiry, Created: h.rec.Created,
-		Verified: h.verified, Dead: h.dead, Forever: h.forever || h.rec.Forever}
+		Verified: h.health == accepted, Dead: h.health.dead(), Forever: h.limits.cannotRevoke || h.rec.Forever}
 	if h.rec.State == retiring {
 		s.RevokeAt = h.retireAt.wall
 	}

@@ -3,26 +3,28 @@ package agent
 import (
 	"context"
 	"time"
+
+	"github.com/balena-injector/injector/settle"
 )
 
 // kind of step, in words that follow "trying to".
 type kind string
 
 const (
-	identify kind = "find out whose account it is"
-	draft    kind = "prepare a new key"
-	settle   kind = "mint the key"
-	verify   kind = "verify the new key"
-	publish  kind = "publish the key"
-	confirm  kind = "make sure that the server accepts the key"
-	find     kind = "find the key's id"
-	extend   kind = "extend the key"
-	check    kind = "check that the key lives"
-	repair   kind = "write the outputs again"
-	label    kind = "bring expiry and id in the outputs up to date"
-	rewrite  kind = "write the journal"
-	retire   kind = "revoke an old key"
-	tend     kind = "look after the session"
+	identifyAccount kind = "find out whose account it is"
+	draftKey        kind = "prepare a new key"
+	settleMint      kind = "mint the key"
+	verifyKey       kind = "verify the new key"
+	publishKey      kind = "publish the key"
+	confirmKey      kind = "make sure that the server accepts the key"
+	findKey         kind = "find the key's id"
+	extendKey       kind = "extend the key"
+	checkKey        kind = "check that the key lives"
+	repairOutputs   kind = "write the outputs again"
+	labelOutputs    kind = "bring expiry and id in the outputs up to date"
+	rewriteJournal  kind = "write the journal"
+	revokeOld       kind = "revoke an old key"
+	tendSession     kind = "look after the session"
 )
 
 // step names a step; the key only where there can be several.
@@ -74,7 +76,7 @@ func (a *Agent) tasks(now instant) []task {
 		list = append(list, task{step{kind: k}, in, run})
 	}
 	if len(a.undecided) > 0 {
-		add(identify, 0, a.identify)
+		add(identifyAccount, 0, a.identify)
 		return list
 	}
 	if a.current != nil && a.lastCalling(now) {
@@ -83,11 +85,11 @@ func (a *Agent) tasks(now instant) []task {
 	if s := a.successor; s != nil {
 		switch {
 		case s.rec.State == minting:
-			add(settle, 0, a.settle)
-		case !s.verified:
-			add(verify, 0, a.verifyNew)
+			add(settleMint, 0, a.settle)
+		case s.health != accepted:
+			add(verifyKey, 0, a.verifyNew)
 		default:
-			add(publish, 0, a.publishNew)
+			add(publishKey, 0, a.publishNew)
 		}
 	}
 	if a.current != nil && !a.lastCalling(now) {
@@ -95,17 +97,17 @@ func (a *Agent) tasks(now instant) []task {
 	}
 	for _, h := range a.retiring {
 		if !h.waits || a.current != nil {
-			list = append(list, task{step{retire, h.rec.Name}, a.retireIn(h, now), func(ctx context.Context) error { return a.revoke(ctx, h) }})
+			list = append(list, task{step{revokeOld, h.rec.Name}, a.retireIn(h, now), func(ctx context.Context) error { return a.revoke(ctx, h) }})
 		}
 	}
 	if a.unsaved {
-		add(rewrite, 0, func(context.Context) error { return a.save() })
+		add(rewriteJournal, 0, func(context.Context) error { return a.save() })
 	}
 	if in, ok := a.mintIn(now); ok && !a.draining {
-		add(draft, in, a.draft)
+		add(draftKey, in, a.draft)
 	}
 	if !a.tendDone && (a.current != nil || a.successor != nil) {
-		add(tend, until(now, a.nextTend), a.tend)
+		add(tendSession, until(now, a.nextTend), a.tend)
 	}
 	return list
 }
@@ -118,40 +120,40 @@ func (a *Agent) currentTasks(now instant) []task {
 	}
 	c := a.current
 	switch {
-	case c.dead && c.listed:
+	case c.health == deadListed:
 		if in := a.extendIn(c, now); a.extends(c, in) {
-			add(extend, in, a.extend)
+			add(extendKey, in, a.extend)
 		}
-		add(check, until(now, a.nextCheck), a.check)
+		add(checkKey, until(now, a.nextCheck), a.check)
 		return list
-	case c.dead:
+	case c.health.dead():
 		return nil
-	case !c.verified:
+	case c.health != accepted:
 		// A server that does not answer the one may do the other. Around the expiry there is no budget to lose on
 		// questions, but for a first one where the server's time is not known: the key may not be about to expire at all.
 		in := a.extendIn(c, now)
 		extendable := c.adopted && c.rec.ID != 0 && in <= 0
-		if !extendable || !a.timed && !c.asked || a.left(c, now) > a.cfg.Times.lastCalls()[0] {
-			add(confirm, 0, a.check)
+		if !extendable || !a.timed && !c.told.health || a.left(c, now) > a.cfg.Times.lastCalls()[0] {
+			add(confirmKey, 0, a.check)
 		}
 		if extendable {
-			add(extend, in, a.extend)
+			add(extendKey, in, a.extend)
 		}
 		return list
 	}
 	if a.damage != nil && !a.shown {
-		add(repair, a.repairIn(now), a.repair)
+		add(repairOutputs, a.repairIn(now), a.repair)
 	}
 	if a.unlabeled {
-		add(label, 0, a.label)
+		add(labelOutputs, 0, a.label)
 	}
-	if c.rec.ID == 0 && !c.unlisted {
-		add(find, 0, a.find)
+	if c.rec.ID == 0 && !c.limits.notListed {
+		add(findKey, 0, a.find)
 	}
 	if in := a.extendIn(c, now); a.extends(c, in) {
-		add(extend, in, a.extend)
+		add(extendKey, in, a.extend)
 	}
-	add(check, until(now, a.nextCheck), a.check)
+	add(checkKey, until(now, a.nextCheck), a.check)
 	return list
 }
 
@@ -165,15 +167,15 @@ func (a *Agent) repairIn(now instant) time.Duration {
 
 // extendIn returns how long it is until c must be extended or replaced.
 func (a *Agent) extendIn(c *holding, now instant) time.Duration {
-	if a.left(c, now) > a.cfg.Times.TTL+2*slack && !c.stuck {
+	if a.left(c, now) > a.cfg.Times.TTL+2*slack && !c.limits.cannotExtend {
 		return 0 // of a longer TTL, or without an end: what nobody can revoke must die within this one
 	}
 	in := until(now, a.extendAt(c))
 	if a.renewNow {
 		in = min(in, 0)
 	}
-	if c.vanishedAt != nil {
-		in = max(in, until(now, c.vanishedAt.add(settlePause)))
+	if !c.vanishedAt.isZero() {
+		in = max(in, until(now, c.vanishedAt.add(settle.Pause)))
 	}
 	return in
 }
@@ -182,7 +184,7 @@ func (a *Agent) extendIn(c *holding, now instant) time.Duration {
 // extended all the same while a successor is not to be had.
 func (a *Agent) extends(c *holding, in time.Duration) bool {
 	switch {
-	case c.stuck:
+	case c.limits.cannotExtend:
 		return c.rec.ID != 0 && in <= 0 && a.succession()
 	case in > 0 || !a.cfg.Times.tooOld(a.age(c)):
 		return true
@@ -193,12 +195,12 @@ func (a *Agent) extends(c *holding, in time.Duration) bool {
 // succession tells whether there is trouble with making a successor: it fails, or there is no
 // room for one.
 func (a *Agent) succession() bool {
-	for _, k := range []kind{draft, settle, verify, publish} {
+	for _, k := range []kind{draftKey, settleMint, verifyKey, publishKey} {
 		if s := a.steps[step{kind: k}]; s != nil && s.failures > 0 {
 			return true
 		}
 	}
-	return a.successor == nil && a.alive(a.clock.now()) >= 2
+	return a.successor == nil && a.liveKeys(a.clock.now()) >= 2
 }
 
 // mintIn returns how long it is until a new key must be made, and whether one will be.
@@ -208,20 +210,20 @@ func (a *Agent) mintIn(now instant) (time.Duration, bool) {
 	switch {
 	case a.successor != nil:
 		return 0, false
-	case c == nil, c.dead:
+	case c == nil, c.health.dead():
 		in = a.unplannedIn(now)
-	case !c.verified:
+	case c.health != accepted:
 		return 0, false
-	case c.stuck:
+	case c.limits.cannotExtend:
 		in = a.extendIn(c, now)
-	case c.overdue:
+	case c.late:
 		in = 0
 	case a.cfg.Times.tooOld(a.age(c) + max(0, a.extendIn(c, now))):
 		in = a.extendIn(c, now)
 	default:
 		return 0, false
 	}
-	if in <= 0 && a.alive(now) >= 2 {
+	if in <= 0 && a.liveKeys(now) >= 2 {
 		in = a.makeRoom(now)
 	}
 	return in, true
@@ -248,7 +250,7 @@ func (a *Agent) makeRoom(now instant) time.Duration {
 		if !a.mayLive(h, now) {
 			continue
 		}
-		if !h.forever && until(now, h.retireAt) > 0 && !h.waits {
+		if !h.limits.cannotRevoke && until(now, h.retireAt) > 0 && !h.waits {
 			a.log.Info("ending the overlap early: another key is needed, and two are the limit", h.attrs()...)
 			h.retireAt = now
 		}
@@ -259,7 +261,7 @@ func (a *Agent) makeRoom(now instant) time.Duration {
 
 // retireIn returns how long it is until h is to be revoked or, if that is impossible, forgotten.
 func (a *Agent) retireIn(h *holding, now instant) time.Duration {
-	if h.forever {
+	if h.limits.cannotRevoke {
 		return max(0, a.left(h, now)+2*slack)
 	}
 	return until(now, h.retireAt)
@@ -268,12 +270,13 @@ func (a *Agent) retireIn(h *holding, now instant) time.Duration {
 // noteExpiry says once when the app's key ends and nothing took its place.
 func (a *Agent) noteExpiry(now instant) {
 	h := a.current
-	if h == nil || h.dead {
+	if h == nil || h.health.dead() {
 		return
 	}
-	ended := a.left(h, now) <= 0
-	if ended && !h.ended {
+	if a.left(h, now) > 0 {
+		h.said.drop(saidExpired)
+	} else if !h.said.has(saidExpired) {
+		h.said.add(saidExpired)
 		a.log.Error("the key has expired, and could not be extended or replaced: the app's token is refused until that succeeds", h.attrs()...)
 	}
-	h.ended = ended
 }

@@ -22,9 +22,6 @@ const (
 	grace = time.Minute
 	// gracePause lies between two questions during the grace.
 	gracePause = 15 * time.Second
-	// settlePause lies between the two finds that settle a mint on a server which ignores
-	// chosen secrets; a cut request was seen to take effect 0.3 s later.
-	settlePause = 5 * time.Second
 	// refusedPause is how long a refused credential rests, unless it changes.
 	refusedPause = time.Hour
 	// slack is what whole seconds in Date headers cost when a remaining life is computed.

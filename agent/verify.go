@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/balena-injector/injector/key"
+	"github.com/balena-injector/injector/settle"
 )
 
 // verifyNew proves a new key before any app sees it.
@@ -14,13 +15,13 @@ func (a *Agent) verifyNew(ctx context.Context) error {
 	err := a.ask(ctx, h)
 	switch {
 	case err == nil:
-		h.verified, h.refused = true, nil
+		a.become(h, accepted, "")
 		a.setExpiry(h, h.rec.Expiry) // the server's time is known now
 		return nil
 	case !key.Is(err, key.Gone):
 		return err
-	case h.refused != nil && a.inGrace(h):
-		return &pausedError{gracePause, "the server does not accept the new key yet: " + err.Error()}
+	case a.inGrace(h):
+		return &settle.NotYet{For: gracePause, Why: "the server does not accept the new key yet: " + err.Error()}
 	}
 	return a.judgeNew(ctx, h, err)
 }
@@ -28,13 +29,13 @@ func (a *Agent) verifyNew(ctx context.Context) error {
 // ask asks whether a key is accepted: with all proofs at first and at last, with one request in
 // between.
 func (a *Agent) ask(ctx context.Context, h *holding) error {
-	if a.expired(h) && !h.stuck {
+	if a.expired(h) && !h.limits.cannotExtend {
 		// What has expired is extended first. If that fails, asking will tell.
 		if _, err := a.revive(ctx, h); err != nil && retryable(err) {
 			return err
 		}
 	}
-	if h.judged || h.existed && h.refused == nil || h.refused != nil && a.inGrace(h) {
+	if h.said.has(saidDead) || h.mint.Existed() && h.health != doubted || a.inGrace(h) {
 		return a.cfg.Issuer.Accepts(ctx, h.key())
 	}
 	return a.cfg.Issuer.Verify(ctx, h.key())
@@ -42,7 +43,9 @@ func (a *Agent) ask(ctx context.Context, h *holding) error {
 
 // inGrace tells whether a refused key gets more time: the server may not know it yet.
 // A clock that is set does not end it.
-func (a *Agent) inGrace(h *holding) bool { return a.clock.now().mono < h.refused.mono+grace }
+func (a *Agent) inGrace(h *holding) bool {
+	return h.health == doubted && a.clock.now().mono < h.doubtedSince.mono+grace
+}
 
 // judgeNew decides about a new key that the server refuses beyond doubt: it may have expired
 // since it was made, may not be known everywhere yet, may never have come to be, or is dead.
@@ -52,28 +55,31 @@ func (a *Agent) judgeNew(ctx context.Context, h *holding, refusal error) error {
 	case err != nil && retryable(err):
 		return err
 	case revived:
+		a.become(h, unproven, "it had expired and was extended")
 		return nil
 	case a.expired(h) && key.Is(err, key.Gone): // nothing brings it back
 		a.drop(h)
 		return a.save()
-	case h.existed && key.Is(err, key.Gone):
+	case h.mint.Existed() && key.Is(err, key.Gone):
 		// The server said that it was there already, and neither lists nor knows it.
 		a.drop(h)
-		a.rest(draft, errors.New("the server took the mint for a repetition of one that it does not know"))
+		a.rest(draftKey, errors.New("the server took the mint for a repetition of one that it does not know"))
 		return a.save()
-	case h.refused == nil:
-		now := a.clock.now()
-		h.refused = &now
-		return &pausedError{gracePause, "the server does not accept the new key yet: " + refusal.Error()}
+	case h.health != doubted:
+		a.become(h, doubted, because(refusal))
+		return &settle.NotYet{For: gracePause, Why: "the server does not accept the new key yet: " + refusal.Error()}
 	}
-	if !h.judged {
+	if !h.said.has(saidDead) {
 		a.log.Error("the new key is refused, and counts as dead", append(h.attrs(), "error", refusal)...)
 		a.diedYoung(h)
-		h.judged, h.listed, h.gone = true, err == nil, key.Is(err, key.Gone)
+		h.said.add(saidDead)
 	}
-	if wait := a.unplannedIn(a.clock.now()); wait > 0 && h.listed {
+	if key.Is(err, key.Gone) {
+		a.become(h, deadGone, because(refusal))
+	}
+	if wait := a.unplannedIn(a.clock.now()); wait > 0 && err == nil {
 		// Another one is not due yet. The server lists this one: it may come round.
-		return &pausedError{min(wait, time.Minute), "the server lists the new key but refuses it: " + refusal.Error()}
+		return &settle.NotYet{For: min(wait, time.Minute), Why: "the server lists the new key but refuses it: " + refusal.Error()}
 	}
 	a.retire(h, 0)
 	return a.save()
@@ -104,7 +110,7 @@ func (a *Agent) revive(ctx context.Context, h *holding) (bool, error) {
 	}
 	a.learn(h, extended)
 	alive := a.left(h, a.clock.now()) > 0
-	if h.stuck = !alive; h.stuck {
+	if h.limits.cannotExtend = !alive; h.limits.cannotExtend {
 		a.log.Warn("the server answered 200 and did not move the expiry of a key that has ended", h.attrs()...)
 	}
 	return alive, a.save()

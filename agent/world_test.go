@@ -75,6 +75,9 @@ func inWorld(t *testing.T, opts balenatest.Options, f func(w *world)) {
 			if text := w.log.String(); strings.Contains(text, u.Password) || strings.Contains(text, "eyJhb") {
 				t.Error("the log shows a credential")
 			}
+			if strings.Contains(w.log.String(), "mistaken about a key") {
+				t.Error("a key was in a state that cannot be")
+			}
 		})
 		began := time.Now()
 		f(w)
@@ -109,6 +112,7 @@ type life struct {
 	w       *world
 	agent   *agent.Agent
 	account *balena.Account
+	files   *render.Files
 	stop    context.CancelCauseFunc
 	kill    context.CancelFunc
 	ended   chan error
@@ -167,7 +171,7 @@ func (w *world) begin(work func(a *agent.Agent, stop, kill context.Context) erro
 		URL: w.url, Login: w.login, Kind: w.kind, Target: target.String(), InitTimeout: w.initTime, ShutdownDelay: w.delay, ShutdownTimeout: w.shutdown, KeepOnExit: w.keep, Log: log, Advise: w.advise, Wall: w.wall, Random: w.random})
 	stop, end := context.WithCancelCause(context.Background())
 	kill, abandon := context.WithCancel(context.Background())
-	l := &life{w: w, agent: a, account: account, stop: end, kill: abandon, ended: make(chan error, 1)}
+	l := &life{w: w, agent: a, account: account, files: files, stop: end, kill: abandon, ended: make(chan error, 1)}
 	var once sync.Once
 	l.close = func() {
 		once.Do(func() { client.Close(); _ = dirs.Close(); _ = state.Close(); end(nil); abandon() })
@@ -287,8 +291,12 @@ func (l *life) endWell() {
 
 func (l *life) wantReady(want bool) {
 	l.w.t.Helper()
-	if got, reason := l.agent.Ready(); got != want {
-		l.w.t.Errorf("ready = %v (%s)", got, reason)
+	status := l.agent.Status()
+	if damage := l.files.Damage(); damage != nil { // as those do who ask
+		status = status.Damaged(damage, time.Now())
+	}
+	if status.Ready != want {
+		l.w.t.Errorf("ready = %v (%s)", status.Ready, status.Reason)
 	}
 }
 
