@@ -68,6 +68,13 @@ func (a *Agent) become(h *holding, to health, because string) {
 	a.log.Debug("the key's health", args...)
 }
 
+// unprove makes it necessary to ask whether the server accepts h, unless that is known to be dead.
+func (a *Agent) unprove(h *holding, because string) {
+	if !h.health.dead() {
+		a.become(h, unproven, because)
+	}
+}
+
 // limits are what the server does not let anybody do with a key.
 type limits struct {
 	cannotExtend bool // its expiry does not move, or its row cannot be read

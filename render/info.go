@@ -1,8 +1,12 @@
 package render
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/balena-injector/injector/internal/rootdir"
@@ -45,3 +49,32 @@ func Age(output string, now time.Time) time.Duration {
 }
 
 func infoPath(output string) string { return output + ".json" }
+
+// infoMode is the mode of the OUTPUT.json files: they have nothing to hide.
+const infoMode fs.FileMode = 0o444
+
+// Describe writes p's generation and expiry beside the outputs, which stay as they are.
+func (f *Files) Describe(_ context.Context, p key.Publication) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.describe(p, false)
+}
+
+func (f *Files) describe(p key.Publication, changing bool) error {
+	data, err := json.Marshal(Info{Generation: p.Generation, Name: p.Key.Name, Kind: p.Key.Kind, Expiry: p.Key.Expiry.UTC(), SecondsLeft: int64(p.Left.Seconds()), Changing: changing})
+	for _, o := range f.cfg.Outputs {
+		err = errors.Join(err, f.writeInfo(o, append(data, '\n')))
+	}
+	return err
+}
+
+func (f *Files) writeInfo(o Output, data []byte) error {
+	d, err := f.dir(o)
+	if err != nil {
+		return err
+	}
+	if name := filepath.Base(infoPath(o.Path)); !d.Holds(name, data, infoMode, o.Owner) {
+		return d.Replace(name, data, infoMode, o.Owner)
+	}
+	return nil
+}

@@ -7,9 +7,7 @@
 package render
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -36,9 +34,6 @@ type Output struct {
 	Template *Template   // what is in it; nil: the secret's exact bytes
 	MakeDir  bool        // make its directory if that is missing
 }
-
-// infoMode is the mode of the OUTPUT.json files: they have nothing to hide.
-const infoMode fs.FileMode = 0o444
 
 // Config says what to write.
 type Config struct {
@@ -74,30 +69,6 @@ func (f *Files) Prove(context.Context) error {
 	return f.each(func(d *rootdir.Dir, path string, mode fs.FileMode, owner Owner) error {
 		return d.Try(filepath.Base(path), mode, owner)
 	})
-}
-
-// WithoutToken lists the outputs whose template makes the same of every token. They are rendered with examples.
-func (f *Files) WithoutToken() []string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	example := key.Draft("example", key.User, 1, time.Now())
-	other := example
-	other.Secret = key.NewSecret("another-" + example.Secret.Reveal())
-	one, err := f.render(key.Publication{Generation: 1, Key: example})
-	if err != nil {
-		return nil
-	}
-	two, err := f.render(key.Publication{Generation: 1, Key: other})
-	if err != nil {
-		return nil
-	}
-	var list []string
-	for i, o := range f.cfg.Outputs {
-		if bytes.Equal(one[i], two[i]) {
-			list = append(list, o.Path)
-		}
-	}
-	return list
 }
 
 // each calls do for every file: the outputs and what lies beside them. All are done, whatever
@@ -216,144 +187,6 @@ func discard(staged []*rootdir.Staged) error {
 		err = errors.Join(err, s.Discard())
 	}
 	return err
-}
-
-// Describe writes p's generation and expiry beside the outputs, which stay as they are.
-func (f *Files) Describe(_ context.Context, p key.Publication) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.describe(p, false)
-}
-
-func (f *Files) describe(p key.Publication, changing bool) error {
-	data, err := json.Marshal(Info{Generation: p.Generation, Name: p.Key.Name, Kind: p.Key.Kind, Expiry: p.Key.Expiry.UTC(), SecondsLeft: int64(p.Left.Seconds()), Changing: changing})
-	for _, o := range f.cfg.Outputs {
-		err = errors.Join(err, f.writeInfo(o, append(data, '\n')))
-	}
-	return err
-}
-
-func (f *Files) writeInfo(o Output, data []byte) error {
-	d, err := f.dir(o)
-	if err != nil {
-		return err
-	}
-	if name := filepath.Base(infoPath(o.Path)); !d.Holds(name, data, infoMode, o.Owner) {
-		return d.Replace(name, data, infoMode, o.Owner)
-	}
-	return nil
-}
-
-// changedError is why outputs are not intact that somebody touched.
-type changedError struct{ path string }
-
-func (c *changedError) Error() string {
-	return c.path + " is missing or is not what was written; it is written again within half a minute"
-}
-
-// errStale is why outputs are not intact whose template is another now.
-var errStale = errors.New("the templates were read again, and the outputs not yet made of them")
-
-// Inspect returns nil if every output is what Publish(p) wrote, at the path where apps look; else why not. An expiry that
-// has moved since does not matter.
-func (f *Files) Inspect(_ context.Context, p key.Publication) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if err := f.outdated(); err != nil {
-		return err
-	}
-	all := f.bytes
-	if f.shown == nil || f.shown.Generation != p.Generation || !f.shown.Key.Secret.Equal(p.Key.Secret) {
-		var err error
-		if all, err = f.render(p); err != nil {
-			return err
-		}
-	}
-	if err := f.hold(all); err != nil {
-		return err
-	}
-	f.shown, f.bytes = &p, all
-	return nil
-}
-
-// Damage returns nil if every output is what was published or inspected last, or if nothing was; else why not.
-func (f *Files) Damage() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.shown == nil {
-		return nil
-	}
-	if err := f.outdated(); err != nil {
-		return err
-	}
-	return f.hold(f.bytes)
-}
-
-// outdated returns why the outputs are to be made anew, whatever is in them. The caller holds mu.
-func (f *Files) outdated() error {
-	switch {
-	case f.problem != nil:
-		return f.problem
-	case f.stale && f.failed != nil:
-		return f.failed
-	case f.stale:
-		return errStale
-	}
-	return nil
-}
-
-// hold returns nil if the outputs are these bytes. The caller holds mu.
-func (f *Files) hold(all [][]byte) error {
-	for i, o := range f.cfg.Outputs {
-		d, err := f.dir(o)
-		if err != nil {
-			return err
-		}
-		if !d.Holds(filepath.Base(o.Path), all[i], o.Mode, o.Owner) {
-			return &changedError{o.Path}
-		}
-	}
-	return nil
-}
-
-// Reload reads the templates' files again. An error keeps the outputs as they are, and Inspect and
-// Publish return it until a later Reload finds good templates.
-func (f *Files) Reload() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.problem = nil
-	for _, o := range f.cfg.Outputs {
-		if o.Template == nil {
-			continue
-		}
-		changed, err := o.Template.Load()
-		if changed {
-			f.stale, f.failed = true, nil // what could not be rendered was another template
-		}
-		f.problem = errors.Join(f.problem, err)
-	}
-	return f.problem
-}
-
-// Reread is Reload for all that templates read: what they include is read again, too, at the next Publish, which
-// Inspect asks for.
-func (f *Files) Reread() error {
-	err := f.Reload()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.stale = true
-	return err
-}
-
-// Templates returns the files that templates come from, to be watched.
-func (f *Files) Templates() []string {
-	var list []string
-	for _, o := range f.cfg.Outputs {
-		if o.Template != nil && o.Template.Path() != "" {
-			list = append(list, o.Template.Path())
-		}
-	}
-	return list
 }
 
 // Remove removes all outputs and what lies beside them. Where a directory is not there, nothing is.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -71,17 +70,6 @@ type Server struct {
 	shift   time.Duration
 	limit   limit
 	pending sync.WaitGroup // effects that come later
-}
-
-// Request is a request that the server has seen.
-type Request struct {
-	At     time.Time
-	Kind   string // as balena.Kinds, plus "other"
-	Method string
-	Path   string // without the query, decoded
-	URI    string // path and query as they were sent
-	Status int    // as sent; 0 if the connection was cut
-	Client string // as the User-Agent header names it
 }
 
 // New returns a server with one user ("injector", see DefaultUser), one fleet and one device.
@@ -219,90 +207,5 @@ func (s *Server) keyOf(secret string) *Key {
 	return nil
 }
 
-// Settle waits until every effect that was to come later has come.
-func (s *Server) Settle() { s.pending.Wait() }
-
 // now is the server's time. The caller holds mu.
 func (s *Server) now() time.Time { return time.Now().Round(0).Add(s.shift) }
-
-// ShiftClock sets how far the server's clock is ahead.
-func (s *Server) ShiftClock(d time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.shift = d
-}
-
-// SetDown takes the server's database away, or gives it back: a key or a login then gets 401, a
-// session and an anonymous reader 500.
-func (s *Server) SetDown(down bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.down = down
-}
-
-// SetRestarting makes every connection break without an answer, as while the server restarts.
-func (s *Server) SetRestarting(away bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.away = away
-}
-
-// SetRefusing makes the server of a Pipe refuse connections and cut those that it has, or ends that.
-func (s *Server) SetRefusing(on bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.away, s.refuses = on, on
-}
-
-// Requests returns all requests seen since the last call of Forget.
-func (s *Server) Requests() []Request {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append([]Request(nil), s.seen...)
-}
-
-// Bearers returns every credential that requests came with: sessions and keys.
-func (s *Server) Bearers() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var list []string
-	for b := range s.bearers {
-		list = append(list, b)
-	}
-	return list
-}
-
-func (s *Server) remember(authorization string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if bearer, ok := strings.CutPrefix(authorization, "Bearer "); ok && bearer != "" {
-		s.bearers[bearer] = true
-	}
-}
-
-// Forget drops the requests seen so far.
-func (s *Server) Forget() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.seen = nil
-}
-
-// Count returns how many requests of that kind were seen; "" counts all.
-func (s *Server) Count(kind string) int {
-	n := 0
-	for _, r := range s.Requests() {
-		if kind == "" || r.Kind == kind {
-			n++
-		}
-	}
-	return n
-}
-
-// Counts returns how many requests of each kind were seen.
-func (s *Server) Counts() map[string]int {
-	counts := map[string]int{}
-	for _, r := range s.Requests() {
-		counts[r.Kind]++
-	}
-	return counts
-}

@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"slices"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -41,16 +40,6 @@ type Supervisor struct {
 	asked    time.Time      // when
 	onEnd    func()
 	current  *process
-}
-
-// process is one start of the command.
-type process struct {
-	cmd  *exec.Cmd
-	done chan struct{} // closed after its end
-	kill *time.Timer   // nil: nobody asked it to end
-
-	strays map[int]bool // what it left behind and was told to end
-	forced atomic.Bool  // there is no more asking
 }
 
 // Passed are the signals that are passed on to the command. SIGTERM and SIGINT also begin its end.
@@ -203,13 +192,6 @@ func (s *Supervisor) lookAtCommand() {
 	s.stopped = stopped || s.stopped && !continued
 }
 
-func startError(err error) error {
-	if e, ok := errors.AsType[*exec.Error](err); ok {
-		return e.Err
-	}
-	return err
-}
-
 // signal passes a signal on; TERM and INT also begin the command's end, and a second one ends it at
 // once. It returns true if there is no command yet and the signal is one to end with.
 func (s *Supervisor) signal(sig syscall.Signal) (end bool) {
@@ -233,118 +215,11 @@ func (s *Supervisor) signal(sig syscall.Signal) (end bool) {
 	return false
 }
 
-// end tells the command to end, and ends it by force if it does not.
-func (s *Supervisor) end(sig syscall.Signal) {
-	if s.ending {
-		return
-	}
-	s.ending, s.told, s.asked = true, true, time.Now()
-	s.onEnd()
-	s.ask(s.current, sig)
-	s.cfg.Log.Info("stopping the command", "signal", sig.String(), "at_most", s.cfg.KillAfter)
-}
-
-// ask sends sig, and force after the time for that. What is stopped goes on, so that it can end.
-func (s *Supervisor) ask(p *process, sig syscall.Signal) {
-	s.send(sig)
-	s.send(syscall.SIGCONT)
-	p.kill = time.AfterFunc(s.cfg.KillAfter, func() {
-		s.force(p)
-		s.cfg.Log.Warn("the command did not end in time: ending it by force", "pid", p.cmd.Process.Pid)
-	})
-}
-
 // replace ends the command so that another start can follow. Signals are passed on meanwhile.
 func (s *Supervisor) replace() {
 	p := s.current
 	s.ask(p, syscall.SIGTERM)
 	s.await(p, func(sig syscall.Signal) { s.duringReplacement(sig) })
-}
-
-// outlive ends what a command has left behind when it ended: that has its token, which is about to be revoked.
-func (s *Supervisor) outlive(p *process) {
-	if p.kill == nil && !s.gone(p) {
-		s.cfg.Log.Info("the command has ended and left processes behind: ending them", "at_most", s.cfg.KillAfter)
-		s.ending, s.asked = true, time.Now()
-		s.onEnd()
-		s.ask(p, syscall.SIGTERM)
-	}
-	s.await(p, func(sig syscall.Signal) {
-		if (sig == syscall.SIGTERM || sig == syscall.SIGINT) && time.Since(s.asked) >= echo {
-			s.force(p)
-		}
-	})
-}
-
-const (
-	// lingering is how often to look whether the rest of a command's group has ended: nobody tells.
-	lingering = 10 * time.Millisecond
-	// zombieGrace is how long what was killed may go on to be seen, because nobody has reaped it.
-	zombieGrace = 2 * time.Second
-	// echo is how long after a signal another one is taken for the same.
-	echo = 100 * time.Millisecond
-)
-
-// await waits for the end of a command and of all that it started, and hands signals on meanwhile.
-func (s *Supervisor) await(p *process, pass func(syscall.Signal)) {
-	defer p.settle()
-	poll := time.NewTicker(lingering)
-	defer poll.Stop()
-	latest := time.Now().Add(s.cfg.KillAfter + zombieGrace)
-	for {
-		select {
-		case sig := <-s.caught:
-			pass(sig.(syscall.Signal))
-		case <-poll.C:
-			switch { // they are ours only since their parents have ended
-			case p.forced.Load():
-				s.signalStrays(p, syscall.SIGKILL)
-			case p.kill != nil:
-				s.signalStrays(p, syscall.SIGTERM)
-			}
-			if p.over() && s.gone(p) {
-				return
-			}
-			if p.over() && time.Now().After(latest) {
-				if left := s.cfg.Reaper.Strays(); len(left) > 0 {
-					s.cfg.Log.Error("processes that the command has left behind do not end, and have its token", "pids", left)
-				}
-				return
-			}
-		}
-	}
-}
-
-// over tells whether the command itself has ended.
-func (p *process) over() bool {
-	select {
-	case <-p.done:
-		return true
-	default:
-		return false
-	}
-}
-
-// gone reports whether nothing is left of the command's group, nor of what has left that. A command that shares our
-// group is in a shell's hands, and what it leaves behind, too.
-func (s *Supervisor) gone(p *process) bool {
-	if !p.cmd.SysProcAttr.Setpgid {
-		return true
-	}
-	return syscall.Kill(-p.cmd.Process.Pid, 0) == syscall.ESRCH && len(s.cfg.Reaper.Strays()) == 0
-}
-
-// signalStrays signals what a command that has ended left behind with another process group.
-func (s *Supervisor) signalStrays(p *process, sig syscall.Signal) {
-	if !p.cmd.SysProcAttr.Setpgid || !p.over() {
-		return
-	}
-	for _, pid := range s.cfg.Reaper.Strays() {
-		if sig == syscall.SIGKILL || !p.strays[pid] {
-			p.strays[pid] = true
-			_ = syscall.Kill(pid, sig)
-		}
-	}
 }
 
 // duringReplacement is signal while the command is on its way out: it is only not started again.
@@ -362,41 +237,4 @@ func (s *Supervisor) duringReplacement(sig syscall.Signal) {
 		defer s.cfg.Log.Info("stopping the command instead of restarting it", "signal", sig.String())
 	}
 	s.send(sig)
-}
-
-// settle ends what waits for a process that has ended.
-func (p *process) settle() {
-	if p.kill != nil {
-		p.kill.Stop()
-	}
-}
-
-// send signals the command, and what it started where it has a process group.
-func (s *Supervisor) send(sig syscall.Signal) {
-	if s.current == nil {
-		return
-	}
-	pid := s.current.cmd.Process.Pid
-	if s.current.cmd.SysProcAttr.Setpgid && (sig == syscall.SIGTERM || sig == syscall.SIGINT || sig == syscall.SIGCONT) {
-		pid = -pid
-	}
-	_ = syscall.Kill(pid, sig)
-}
-
-// force ends a process and, where it has a group, all that it started.
-func (s *Supervisor) force(p *process) {
-	p.forced.Store(true)
-	if p.cmd.SysProcAttr.Setpgid {
-		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
-		return
-	}
-	_ = p.cmd.Process.Kill()
-}
-
-// codeOf is how a shell tells of a process's end.
-func codeOf(state *os.ProcessState) int {
-	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-		return 128 + int(status.Signal())
-	}
-	return state.ExitCode()
 }
