@@ -27,8 +27,7 @@ RUN mkdir -p /image/etc/ssl/certs /image/licenses /image/secrets \
  && chmod 1777 /image/secrets \
  && cp /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ \
  && cp LICENSE /image/licenses/ \
- && CGO_ENABLED=0 GOOS=linux GOARCH=${TARGETARCH} GOARM=${TARGETVARIANT#v} \
-    go build -buildvcs=false -tags nethttpomithttp2 -trimpath -gcflags=all=-l -gcflags=crypto/...= -gcflags=runtime= -ldflags="-s -w${VERSION:+ -X main.release=${VERSION}}" -o /image/injector ./cmd/injector
+ && GOOS=linux GOARCH=${TARGETARCH} GOARM=${TARGETVARIANT#v} GOFLAGS=-buildvcs=false sh build.sh /image/injector
 
 # /secrets is there so that a tmpfs at it, as in "docker run --tmpfs /secrets", takes its mode over, also when the
 # container is restarted: engines give it to root otherwise, and the injector runs as another user.

@@ -7,12 +7,6 @@
 GO ?= go
 BIN := $(CURDIR)/bin
 VERSION ?=
-# The API is spoken to in HTTP/1.1; the code for HTTP/2 is half a megabyte.
-TAGS := nethttpomithttp2
-# Without inlining the binary is 0.7 MB smaller, and nobody can tell the difference, but for cryptography.
-GCFLAGS := -gcflags=all=-l -gcflags=crypto/...= -gcflags=runtime=
-LDFLAGS := -s -w$(if $(VERSION), -X main.release=$(VERSION))
-
 .PHONY: demo test unit fuzz lint lint-e2e downloads build image e2e cluster prove bench clients clean
 
 demo:
@@ -21,7 +15,7 @@ demo:
 	@$(BIN)/demo
 
 build:
-	CGO_ENABLED=0 $(GO) build -tags $(TAGS) -trimpath $(GCFLAGS) -ldflags="$(LDFLAGS)" -o $(BIN)/injector ./cmd/injector
+	GO=$(GO) VERSION=$(VERSION) sh build.sh $(BIN)/injector
 
 image:
 	docker build $(if $(GO_IMAGE),--build-arg GO_IMAGE=$(GO_IMAGE)) -t balena-token-injector .

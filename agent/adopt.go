@@ -101,7 +101,7 @@ func (a *Agent) sort(h *holding) {
 	case r.State == retiring && mine:
 		h.retireAt = a.clock.now().add(min(r.RetireAt.Sub(a.clock.now().wall), a.cfg.Times.Overlap))
 		a.retiring = append(a.retiring, h)
-	case r.State == minting: // without its secret: only its name tells whether it came to be
+	case r.State == minting: // without its secret: only its name reports whether it came to be
 		h.retireAt = a.clock.now()
 		a.retiring = append(a.retiring, h)
 	case mine && r.State == published: // without its secret, as a journal on a disk keeps it: the app may still read it

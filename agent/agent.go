@@ -20,6 +20,8 @@ type Config struct {
 	Store     Store   // nobody else may use it meanwhile
 	Budget    *Budget // the one that Issuer counts against
 	Times     Times
+	// Proven is when Publisher.Prove succeeded last, which need not be repeated at once; zero: not yet.
+	Proven time.Time
 
 	URL    string   // the API's; a key of the journal is never sent to another one
 	Login  string   // whose credential it is, as far as the configuration says; may be empty
@@ -37,7 +39,7 @@ type Config struct {
 	// Advise, if not nil, returns what a person could do about an error, or "".
 	Advise func(error) string
 	// Announce, if not nil, is told what the app can rely on now: a key that was published, or one
-	// that was adopted and is verified. news tells whether the app may have read another one before.
+	// that was adopted and is verified. news reports whether the app may have read another one before.
 	// It must not wait.
 	Announce func(p key.Publication, news bool)
 	// Retract, if not nil, is told before the outputs are removed: from then on nothing is to be announced. It
@@ -71,17 +73,18 @@ type Agent struct {
 	ignores   bool // the server ignores chosen secrets
 	nextCheck instant
 	nextTend  instant
-	tendDone  bool    // nothing to tend, as things are
-	timed     bool    // deadlines are by the server's time
-	untold    bool    // the adopted key may be news to the app
-	damage    error   // what was wrong with the outputs when they were looked at last
-	inspected instant // when that was; zero: look again
-	shown     bool    // the app reads the successor already: the last start was killed between the file and the journal
-	renewNow  bool    // somebody asked for an extension or rotation now
-	hurried   bool    // somebody waits for Init to end
-	unsaved   bool    // an expiry is yet to be written to the journal
-	unlabeled bool    // the outputs' expiry is yet to be written beside them
-	warned    bool    // that keys are not listed here
+	tendDone  bool      // nothing to tend, as things are
+	timed     bool      // deadlines are by the server's time
+	untold    bool      // the adopted key may be news to the app
+	damage    error     // what was wrong with the outputs when they were looked at last
+	inspected instant   // when that was; zero: look again
+	proven    time.Time // when it was found last that the outputs can be written
+	shown     bool      // the app reads the successor already: the last start was killed between the file and the journal
+	renewNow  bool      // somebody asked for an extension or rotation now
+	hurried   bool      // somebody waits for Init to end
+	unsaved   bool      // an expiry is yet to be written to the journal
+	unlabeled bool      // the outputs' expiry is yet to be written beside them
+	warned    bool      // that keys are not listed here
 	repaired  instant
 	// repairPause grows while somebody keeps changing the outputs
 	repairPause time.Duration
@@ -99,13 +102,13 @@ type Agent struct {
 	credentialNews bool
 	turn           time.Duration // how long the step that runs may take; 0: no matter
 
-	renewAsked atomic.Bool
-	tryAsked   atomic.Bool
-	toldUpTo   atomic.Int64 // the generation that whoever must be told knows of
-	stopped    atomic.Int64 // when the stop came, on the monotonic clock; 0: not yet
-	status     atomic.Pointer[snapshot]
-	beat       atomic.Int64 // when the loop last turned, on the monotonic clock
-	counters   counters
+	renewAsked   atomic.Bool
+	tryAsked     atomic.Bool
+	acknowledged atomic.Int64 // the generation that all notification targets know of
+	stopped      atomic.Int64 // when the stop came, on the monotonic clock; 0: not yet
+	status       atomic.Pointer[snapshot]
+	beat         atomic.Int64 // when the loop last turned, on the monotonic clock
+	counters     counters
 }
 
 // pace spaces out mints that nobody planned.
@@ -145,7 +148,7 @@ func New(cfg Config) *Agent {
 	if cfg.Random == nil {
 		cfg.Random = rand.Float64
 	}
-	a := &Agent{cfg: cfg, log: cfg.Log, clock: newClock(cfg.Wall), wake: make(chan struct{}, 1), steps: map[step]*streak{}}
+	a := &Agent{cfg: cfg, log: cfg.Log, clock: newClock(cfg.Wall), wake: make(chan struct{}, 1), steps: map[step]*streak{}, proven: cfg.Proven}
 	a.beat.Store(int64(time.Since(a.clock.start)))
 	a.status.Store(&snapshot{Status: Status{Phase: "starting"}, reason: "starting"})
 	return a
@@ -174,10 +177,10 @@ func (a *Agent) TryCredential() {
 	a.Wake()
 }
 
-// Told notes that whoever must be told of generation n knows of it. What was not told is announced as
+// Acknowledge records that all notification targets know of generation n. What was not acknowledged is announced as
 // news by the next start that adopts the key.
-func (a *Agent) Told(n int) {
-	if a.toldUpTo.Swap(int64(n)) != int64(n) {
+func (a *Agent) Acknowledge(n int) {
+	if a.acknowledged.Swap(int64(n)) != int64(n) {
 		a.Wake()
 	}
 }

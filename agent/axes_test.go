@@ -73,7 +73,7 @@ func (w *world) liveWithTwo(d time.Duration) {
 	}
 }
 
-// wantRecordedUntil stops a life. What then lives must be in the journal, with an expiry that is no earlier than its own.
+// wantRecordedUntil stops a life. What then lives must be in the journal, with an expiry that is not earlier than its own.
 func (w *world) wantRecordedUntil(l *life) {
 	w.t.Helper()
 	if _, err := l.end(); err != nil && !errors.As(err, new(*agent.LeftError)) {

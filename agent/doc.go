@@ -11,7 +11,7 @@
 //     is killed at any instant finds all its keys again.
 //   - A new key is verified and published before the old one is revoked, an overlap later.
 //   - Extending keeps the secret, so an app notices nothing.
-//   - A key is dead only when the server says so and proves to be well; a clock convicts no key.
+//   - A key is dead only when the server says so and proves to be healthy; no clock declares a key dead.
 //   - Times are kept on the monotonic and on the wall clock, and the earlier verdict wins, so that
 //     neither a suspended machine nor a clock that was set makes the agent late.
 //

@@ -93,20 +93,20 @@ func (a *Agent) retime() {
 	a.timed = reliable
 }
 
-// expired tells whether h is over by the server's clock and the last expiry that we know of. Our
+// expired reports whether h is over by the server's clock and the last expiry that we know of. Our
 // own clocks do not say so.
 func (a *Agent) expired(h *holding) bool {
 	now, reliable := a.cfg.Issuer.Now()
 	return reliable && now.After(h.rec.latest().Add(slack))
 }
 
-// longOver tells whether h is over beyond doubt: the expiry was told by the server in this process,
+// longOver reports whether h is over beyond doubt: the expiry was told by the server in this process,
 // or it is of a key that nothing can extend. A journal may have missed the last extensions.
 func (a *Agent) longOver(h *holding) bool {
 	return a.expired(h) && (h.told.expiry || h.limits.cannotRevoke)
 }
 
-// mayLive tells whether h may be live at balena, as far as our clocks know.
+// mayLive reports whether h may be live at balena, as far as our clocks know.
 func (a *Agent) mayLive(h *holding, now instant) bool {
 	if h.health == ended || h.health == deadUnlisted || h.health == deadGone {
 		return false

@@ -20,7 +20,7 @@ func (a *Agent) Init(stop, kill context.Context) error {
 	if err := a.begin(stop); err != nil {
 		return a.giveUp(stop, err)
 	}
-	if a.endRow(); a.unsaved { // what follows is no repetition
+	if a.endRow(); a.unsaved { // what follows is not a repetition
 		a.saveSoon()
 	}
 	return nil
@@ -99,13 +99,13 @@ func (a *Agent) inUse() []*holding {
 	return list
 }
 
-// settled tells whether Init is done: the app has a verified key and nothing is on its way.
+// settled reports whether Init is done: the app has a verified key and nothing is on its way.
 func (a *Agent) settled() bool {
 	c := a.current
 	return c != nil && c.health == accepted && a.successor == nil && (c.rec.ID != 0 || c.limits.notListed) && a.damage == nil
 }
 
-// hopeless tells whether Init should give up: the credential is refused or cannot mint, or the
+// hopeless reports whether Init should give up: the credential is refused or cannot mint, or the
 // same request was wrong three times.
 func (a *Agent) hopeless(s step, err error) bool {
 	class, _ := key.ClassOf(err)

@@ -53,7 +53,7 @@ type record struct {
 type journal struct {
 	Version    int      `json:"version"`
 	Generation int      `json:"generation"`
-	Told       int      `json:"told,omitempty"` // the last generation that whoever must be told knows of
+	Told       int      `json:"told,omitempty"` // the last generation that all notification targets know of
 	Outputs    []string `json:"outputs,omitempty"`
 	Keys       []record `json:"keys"`
 
@@ -85,7 +85,7 @@ func (r record) check() error {
 }
 
 // proven reports whether the record is of a key of ours: its secret says so, or a mark that takes the credential to
-// make. Whoever may write the file can name another key in it, but cannot make us touch that one.
+// make. A stranger who may write the file can name another key in it, but cannot make us touch that one.
 func (r record) proven(mark func(string) (string, bool)) bool {
 	if !r.Secret.IsZero() && !r.Given {
 		return true // check has compared name and secret

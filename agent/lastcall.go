@@ -31,7 +31,7 @@ func (a *Agent) lastCalling(now instant) bool {
 // budgetIn returns how long a step that failed must wait for the request budget. While the app's key lives it leaves
 // what the last calls around the expiry take, and at these it leaves nothing. Otherwise it leaves the
 // reserve at first, and after a while what the shortest way to a good key takes; but asking over
-// and over whether the key is well always leaves what is needed if it is not.
+// and over whether the key is healthy always leaves what is needed if it is not.
 func (a *Agent) budgetIn(k kind, s *streak, now instant) time.Duration {
 	if s.failures == 0 {
 		return 0

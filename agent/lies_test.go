@@ -116,8 +116,8 @@ func TestAClockMakesNoRoomForAThirdKey(t *testing.T) {
 	})
 }
 
-// TestTheFileIsRepairedWhileNoNewKeyIsToBeHad has a successor that cannot be minted for hours.
-func TestTheFileIsRepairedWhileNoNewKeyIsToBeHad(t *testing.T) {
+// TestTheFileIsRepairedWhileNoNewKeyCanBeMade has a successor that cannot be minted for hours.
+func TestTheFileIsRepairedWhileNoNewKeyCanBeMade(t *testing.T) {
 	inWorld(t, balenatest.Options{}, func(w *world) {
 		l := w.run()
 		w.published(time.Second)

@@ -858,7 +858,7 @@ func TestClocksThatJump(t *testing.T) {
 					w.wantGood()
 				}
 				if w.read() != token || w.server.Count("mint") != 1 {
-					t.Error("a clock convicted the key")
+					t.Error("a clock declared the key dead")
 				}
 				l.wantReady(true)
 				l.endWell()

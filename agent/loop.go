@@ -84,7 +84,7 @@ func (a *Agent) inspect(ctx context.Context, now instant) {
 
 // noteTold writes down who was told.
 func (a *Agent) noteTold() {
-	if told := int(a.toldUpTo.Load()); told > a.journal.Told {
+	if told := int(a.acknowledged.Load()); told > a.journal.Told {
 		a.journal.Told, a.unsaved = told, true
 	}
 }

@@ -41,7 +41,7 @@ func (w *world) crowd(n int) *crowd {
 	return c
 }
 
-// memoryFile is an agent.Publisher of one output that is no file: descriptors are few.
+// memoryFile is an agent.Publisher of one output that is not a file: descriptors are few.
 type memoryFile struct {
 	mu     sync.Mutex
 	secret string

@@ -21,7 +21,7 @@ func (a *Agent) identify(ctx context.Context) error {
 // draft prepares a new key: all that can fail without one is tried first, and the journal names
 // it before anything is sent.
 func (a *Agent) draft(ctx context.Context) error {
-	if err := a.cfg.Publisher.Prove(ctx); err != nil {
+	if err := a.prove(ctx); err != nil {
 		return err
 	}
 	k, err := a.cfg.Issuer.Draft(ctx, a.firstTTL())

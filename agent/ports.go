@@ -32,7 +32,7 @@ type Issuer interface {
 	Revoke(ctx context.Context, k key.Key) error
 	// Verify returns nil if the server accepts k, and key.Gone only if it is dead beyond doubt.
 	Verify(ctx context.Context, k key.Key) error
-	// Accepts is a Verify of one request: key.Gone from it is no proof.
+	// Accepts is a Verify of one request: key.Gone from it is not a proof.
 	Accepts(ctx context.Context, k key.Key) error
 	// KnownUser returns the user id as far as it is known without asking; else 0.
 	KnownUser(ctx context.Context) int64
@@ -56,7 +56,7 @@ type Publisher interface {
 	// Inspect looks at the outputs and returns nil if they are what Publish(p) wrote, else why not. The agent asks for
 	// it when it has slept, at most once a second.
 	Inspect(ctx context.Context, p key.Publication) error
-	// Remove removes all outputs. It is no error if there are none.
+	// Remove removes all outputs. It is not an error if there are none.
 	Remove(ctx context.Context) error
 	// Sweep removes what a process that was killed left half written.
 	Sweep(ctx context.Context) error

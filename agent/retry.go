@@ -24,7 +24,7 @@ type streak struct {
 }
 
 // due is when a step is to be tried again, on the monotonic clock. A pause that was chosen while
-// the app's key was well is cut short when the key is not well any more.
+// the app's key was healthy is cut short when the key is not healthy any more.
 func (a *Agent) due(k kind, s *streak) time.Duration {
 	until := min(s.until, s.last+a.longestPause(k, s.class))
 	if at, ok := a.lastCall(s.began); ok && k.urgent() {
@@ -46,7 +46,7 @@ func (a *Agent) prune(tasks []task) {
 // request budget is for that one.
 const patience = 5 * time.Minute
 
-// urgent tells whether an app's token depends on the step.
+// urgent reports whether an app's token depends on the step.
 func (k kind) urgent() bool {
 	switch k {
 	case findKey, checkKey, tendSession, revokeOld, labelOutputs, rewriteJournal:
@@ -55,7 +55,7 @@ func (k kind) urgent() bool {
 	return true
 }
 
-// struggling tells whether an urgent step fails because of the server.
+// struggling reports whether an urgent step fails because of the server.
 func (a *Agent) struggling() bool {
 	for s, row := range a.steps {
 		if s.kind.urgent() && weather(row.class) {
@@ -127,19 +127,19 @@ func (a *Agent) longestPause(k kind, class key.Class) time.Duration {
 	return retryCap(a.left(c, a.clock.now()), a.calm() && k.canWait() && weather(class))
 }
 
-// weather tells whether a failure of that class is the server's, and many agents may have it.
+// weather reports whether a failure of that class is the server's, and many agents may have it.
 func weather(class key.Class) bool {
 	return class == key.Outage || class == key.Busy || class == key.Ambiguous
 }
 
-// calm tells whether the app's key is well, as far as is known, and nobody waits for a step.
+// calm reports whether the app's key is healthy, as far as is known, and nobody waits for a step.
 func (a *Agent) calm() bool {
 	c := a.current
 	return !a.hurried && c != nil && c.health == accepted && a.left(c, a.clock.now()) > 0
 }
 
-// canWait tells whether a step can be late without anybody noticing while the key is well. Asking
-// whether it is well cannot.
+// canWait reports whether a step can be late without anybody noticing while the key is healthy. Asking
+// whether it is healthy cannot.
 func (k kind) canWait() bool {
 	switch k {
 	case draftKey, settleMint, extendKey, revokeOld, tendSession:

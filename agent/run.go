@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 )
 
 // Run keeps a key until stop is done; then it revokes all its keys, or, if ErrHandOver is the
@@ -84,7 +85,7 @@ func (a *Agent) noteStop() { a.stopped.Store(max(1, int64(a.clock.now().mono))) 
 
 // open makes the agent ready for its loop.
 func (a *Agent) open(ctx context.Context) error {
-	if err := a.cfg.Publisher.Prove(ctx); err != nil {
+	if err := a.prove(ctx); err != nil {
 		return err
 	}
 	if err := a.load(ctx); err != nil {
@@ -95,4 +96,19 @@ func (a *Agent) open(ctx context.Context) error {
 		a.adopt(ctx)
 	}
 	return nil
+}
+
+// provenFor is how long it counts that the outputs could be written.
+const provenFor = 5 * time.Second
+
+// prove makes sure that the outputs can be written, unless that was found a moment ago.
+func (a *Agent) prove(ctx context.Context) error {
+	if !a.proven.IsZero() && time.Since(a.proven) < provenFor {
+		return nil
+	}
+	err := a.cfg.Publisher.Prove(ctx)
+	if err == nil {
+		a.proven = time.Now()
+	}
+	return err
 }

@@ -157,7 +157,7 @@ func TestAMachineWithoutAClock(t *testing.T) {
 				l.wantReady(true)
 				w.liveThrough(5 * time.Hour)
 				if w.read() != token {
-					t.Error("a clock convicted the key")
+					t.Error("a clock declared the key dead")
 				}
 				if mints, extensions := w.wantWindows(w.times.TTL); mints != 1 || extensions < 14 {
 					t.Errorf("%d mints and %d extensions in 10 hours", mints, extensions)

@@ -180,8 +180,8 @@ func (a *Agent) extendIn(c *holding, now instant) time.Duration {
 	return in
 }
 
-// extends tells whether c is to be extended rather than replaced. One that is too old is
-// extended all the same while a successor is not to be had.
+// extends reports whether c is to be extended rather than replaced. One that is too old is
+// extended all the same while no successor can be made.
 func (a *Agent) extends(c *holding, in time.Duration) bool {
 	switch {
 	case c.limits.cannotExtend:
@@ -192,7 +192,7 @@ func (a *Agent) extends(c *holding, in time.Duration) bool {
 	return a.succession()
 }
 
-// succession tells whether there is trouble with making a successor: it fails, or there is no
+// succession reports whether there is trouble with making a successor: it fails, or there is no
 // room for one.
 func (a *Agent) succession() bool {
 	for _, k := range []kind{draftKey, settleMint, verifyKey, publishKey} {

@@ -47,7 +47,7 @@ func (t Times) lastCalls() []time.Duration {
 // lead is how long before its expiry a key is extended: a third of the TTL, and the jitter.
 func (t Times) lead(jitter time.Duration) time.Duration { return t.TTL/3 + jitter }
 
-// tooOld tells whether a key of that age must be replaced instead of extended once more.
+// tooOld reports whether a key of that age must be replaced instead of extended once more.
 func (t Times) tooOld(age time.Duration) bool { return t.MaxTTL > 0 && age+t.TTL > t.MaxTTL }
 
 // extensionsLeft returns how many more extensions, a step apart, a key of that age gets before
@@ -60,7 +60,7 @@ func (t Times) extensionsLeft(age, step time.Duration) int {
 }
 
 // retryCap is the longest pause between two tries of a step, for a key with that much life left.
-// While the app's key is well (calm), nobody waits for the step: the pauses grow with what is
+// While the app's key is healthy (calm), nobody waits for the step: the pauses grow with what is
 // left, so that the agents that one outage stopped do not come back within the same minute.
 // Once it has expired, the app waits: they begin anew with a second, and grow with the time since.
 func retryCap(left time.Duration, calm bool) time.Duration {
@@ -106,5 +106,5 @@ func (t Times) replacementGap(young int) time.Duration {
 	return min(gap, 10*time.Minute)
 }
 
-// diesYoung tells whether a key that lived so long before it was found dead died young.
+// diesYoung reports whether a key that lived so long before it was found dead died young.
 func (t Times) diesYoung(lived time.Duration) bool { return lived < min(10*time.Minute, t.TTL) }

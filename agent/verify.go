@@ -41,7 +41,7 @@ func (a *Agent) ask(ctx context.Context, h *holding) error {
 	return a.cfg.Issuer.Verify(ctx, h.key())
 }
 
-// inGrace tells whether a refused key gets more time: the server may not know it yet.
+// inGrace reports whether a refused key gets more time: the server may not know it yet.
 // A clock that is set does not end it.
 func (a *Agent) inGrace(h *holding) bool {
 	return h.health == doubted && a.clock.now().mono < h.doubtedSince.mono+grace
@@ -116,7 +116,7 @@ func (a *Agent) revive(ctx context.Context, h *holding) (bool, error) {
 	return alive, a.save()
 }
 
-// retryable tells whether a failure says nothing about the key, so that asking again may.
+// retryable reports whether a failure says nothing about the key, so that asking again may.
 func retryable(err error) bool {
 	switch class, _ := key.ClassOf(err); class {
 	case key.Outage, key.Busy, key.Ambiguous, key.Unknown:

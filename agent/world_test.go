@@ -222,7 +222,7 @@ func lookAt(dir string) (found, error) {
 	return f, err
 }
 
-// witness is there when a generation is published: the server must accept its key at that instant. Whoever looks at
+// witness is there when a generation is published: the server must accept its key at that instant. A test that looks at
 // the file from time to time would miss one that is replaced at once.
 type witness struct {
 	agent.Publisher

@@ -104,7 +104,7 @@ func (a *Account) lockFor(ctx context.Context) error {
 	return nil
 }
 
-// failed remembers for those who wait that there was no session to be had.
+// failed records that no session could be obtained, for the callers waiting in lockFor.
 func (a *Account) failed(err error) error {
 	if key.Is(err, key.Outage) { // a pause may be one key's own
 		a.failure, a.failedAt = err, time.Now()

@@ -51,7 +51,7 @@ type Client struct {
 	clock   serverClock
 	mu      sync.Mutex
 	held    map[bool]time.Time // until when the server wants no logins (true), and nothing else (false)
-	trouble time.Time          // when the server last was unwell
+	trouble time.Time          // when the server was last unhealthy
 	alone   time.Time          // until when each request has a connection of its own
 }
 

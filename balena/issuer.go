@@ -209,7 +209,7 @@ func (i *Issuer) mintRequest(k key.Key, target int64) request {
 func timestamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
 // Verify asks whether the server accepts k's secret. It returns nil if so, and key.Gone only if
-// the server refuses the key, proves to be well otherwise, and refuses it again.
+// the server refuses the key, proves to be healthy otherwise, and refuses it again.
 func (i *Issuer) Verify(ctx context.Context, k key.Key) error {
 	err := i.Accepts(ctx, k)
 	if !key.Is(err, key.Gone) {
@@ -237,7 +237,7 @@ func (i *Issuer) Accepts(ctx context.Context, k key.Key) error {
 	return r.failure(key.Gone, ans, "the server does not accept this key")
 }
 
-// secondOpinion returns nil if the server proves to be well.
+// secondOpinion returns nil if the server proves to be healthy.
 func (a *Account) secondOpinion(ctx context.Context, g Gate) error {
 	if err := a.lock(ctx); err != nil {
 		return err
@@ -251,7 +251,7 @@ func (a *Account) secondOpinion(ctx context.Context, g Gate) error {
 		if _, err := a.client.whoami(ctx, g, token); !key.Is(err, key.Refused) {
 			return err
 		}
-		return nil // whoami has asked anonymously, and the server was well
+		return nil // whoami has asked anonymously, and the server was healthy
 	}
 	return a.client.healthy(ctx, g)
 }

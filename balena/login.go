@@ -131,14 +131,14 @@ func (a *Account) countRefusal(e *Error, password key.Secret) error {
 }
 
 // loginRefused tells a wrong password from an outage: both answer 401. Only a server that is
-// provably well at that moment refuses; one that was unwell a moment ago is asked once more.
+// provably healthy at that moment refuses; one that was unhealthy a moment ago is asked once more.
 func (a *Account) loginRefused(ctx context.Context, g Gate, r *request, ans *answer, password key.Secret) error {
 	trouble := a.client.lastTrouble()
 	doubtful := time.Since(trouble) < recovering && trouble != a.doubted
 	if err := a.client.healthy(ctx, g); err != nil || doubtful {
 		a.logins.tries = append(a.logins.tries, time.Now()) // refusals are counted apart
 		a.unsure, a.doubted = true, trouble
-		return r.failure(key.Outage, ans, "but the server is or was just unwell, so this says nothing about the password")
+		return r.failure(key.Outage, ans, "but the server is, or was moments ago, unhealthy, so this does not mean that the password is wrong")
 	}
 	return a.countRefusal(r.failure(key.Refused, ans, "the user name or the password is not accepted"), password)
 }

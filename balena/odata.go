@@ -38,7 +38,7 @@ func query(resource, selected, filter, more string) string {
 func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
 // escape percent-encodes a filter just as far as the recorded requests do: blanks and everything
-// that means something to a URL, but not what means something to OData. A plus sign is no blank
+// that means something to a URL, but not what means something to OData. A plus sign is not a blank
 // there.
 func escape(filter string) string {
 	var out strings.Builder

@@ -62,7 +62,7 @@ func (a *Account) refresh(ctx context.Context, g Gate, password key.Secret) (*se
 		}
 		return nil, r.failure(key.Refused, ans, "the session or the password is not accepted")
 	case ans.status == http.StatusNotFound:
-		return nil, a.client.unwell(r.failure(key.Outage, ans, "which is how this server reports trouble inside"))
+		return nil, a.client.unhealthy(r.failure(key.Outage, ans, "which is how this server reports trouble inside"))
 	case ans.status != http.StatusOK:
 		return nil, r.failure(key.Wrong, ans, "")
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/balena-injector/injector/key"
 )
 
-// request is one exchange to be.
+// request is one exchange that has not been sent yet.
 type request struct {
 	kind   string // one of Kinds
 	op     string // for people
@@ -103,7 +103,7 @@ func (c *Client) send(ctx context.Context, r *request) (*answer, error) {
 	}
 	if len(a.body) > maxBody {
 		a.body = nil
-		return a, c.unwell(r.failure(r.unsettled(key.Outage), a, "the answer is longer than any that this API gives"))
+		return a, c.unhealthy(r.failure(r.unsettled(key.Outage), a, "the answer is longer than any that this API gives"))
 	}
 	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil && r.answeredBy(a) {
 		c.clock.note(date, a.arrived) // that of a gateway or a portal, which answers in the server's place, says nothing
@@ -150,7 +150,7 @@ func (c *Client) build(ctx context.Context, r *request) (*retryablehttp.Request,
 func (c *Client) classify(r *request, a *answer) error {
 	switch {
 	case a.status >= 500:
-		return c.unwell(r.failure(r.unsettled(key.Outage), a, ""))
+		return c.unhealthy(r.failure(r.unsettled(key.Outage), a, ""))
 	case a.status >= 300 && a.status < 400:
 		return r.notThisAPI(key.Wrong, a, "a redirect, which is refused: is the URL right, with https?")
 	case a.status == http.StatusProxyAuthRequired:
@@ -162,9 +162,9 @@ func (c *Client) classify(r *request, a *answer) error {
 		e.Cause = OtherScheme
 		return e
 	case a.status == http.StatusRequestTimeout:
-		return c.unwell(r.failure(r.unsettled(key.Outage), a, ""))
+		return c.unhealthy(r.failure(r.unsettled(key.Outage), a, ""))
 	case a.status != http.StatusOK && a.status < 400:
-		return c.unwell(r.notThisAPI(r.unsettled(key.Outage), a, "not an answer that this API gives"))
+		return c.unhealthy(r.notThisAPI(r.unsettled(key.Outage), a, "not an answer that this API gives"))
 	}
 	return nil
 }
@@ -189,7 +189,7 @@ func (c *Client) noAnswer(r *request, err error) error {
 	}
 	e.explain(err)
 	c.blameProxy(e)
-	return c.unwell(e)
+	return c.unhealthy(e)
 }
 
 // withoutURL drops the method and URL that net/http puts before an error: op says it better.
@@ -203,15 +203,15 @@ func withoutURL(err error) error {
 	return err
 }
 
-// unwell remembers that the server was unwell just now.
-func (c *Client) unwell(e *Error) *Error {
+// unhealthy records that the server is unhealthy at the moment.
+func (c *Client) unhealthy(e *Error) *Error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.trouble = time.Now()
 	return e
 }
 
-// lastTrouble returns when the server last was unwell; the zero time if never.
+// lastTrouble returns when the server was last unhealthy; the zero time if never.
 func (c *Client) lastTrouble() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -49,7 +49,7 @@ func (i *Issuer) rows(ctx context.Context, k key.Key, kind, op, path string) ([]
 	return readRows(&r, ans)
 }
 
-// mayManage tells whether a credential can list, extend and revoke k.
+// mayManage reports whether a credential can list, extend and revoke k.
 func mayManage(who identity, k key.Key, op string) error {
 	switch {
 	case !who.session:

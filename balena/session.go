@@ -109,7 +109,7 @@ func SessionExpiry(token key.Secret) (time.Time, error) {
 	return s.expires, nil
 }
 
-// fresh tells whether the session can mint a user key at the server's time now.
+// fresh reports whether the session can mint a user key at the server's time now.
 func (s *session) fresh(now time.Time) bool { return now.Sub(s.authTime) < freshFor }
 
 // dueAt is the server's time at which to look after the session again: when half of its

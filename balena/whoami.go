@@ -8,7 +8,7 @@ import (
 )
 
 // whoami asks for the user behind a session or a user key. A 401 is key.Refused if the server
-// proves to be well, otherwise an outage.
+// proves to be healthy, otherwise an outage.
 func (c *Client) whoami(ctx context.Context, g Gate, bearer key.Secret) (userID int64, err error) {
 	r := request{kind: "whoami", op: "check the credential", method: http.MethodGet, path: "/user/v1/whoami", bearer: bearer, gate: g}
 	ans, err := c.do(ctx, r)
@@ -47,7 +47,7 @@ func (c *Client) healthy(ctx context.Context, g Gate) error {
 		D *[]struct{} `json:"d"`
 	}
 	if ans.status != http.StatusOK || decode(&r, ans, &rows) != nil || rows.D == nil {
-		return c.unwell(r.notThisAPI(key.Outage, ans, "not how a balena API answers: is the URL right?"))
+		return c.unhealthy(r.notThisAPI(key.Outage, ans, "not how a balena API answers: is the URL right?"))
 	}
 	return nil
 }

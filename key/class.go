@@ -12,7 +12,7 @@ type Class int
 // all (a full disk, a cancelled context).
 const (
 	Unknown Class = iota
-	// Outage: the server was not reached, or not well. Nothing took effect. Try again later.
+	// Outage: the server was not reached, or not healthy. Nothing took effect. Try again later.
 	Outage
 	// Busy: told to wait, by the server or by our own request budget; RetryAfter says how long.
 	Busy
@@ -23,7 +23,7 @@ const (
 	// FreshLogin: minting needs a login less than 20 minutes old and the credential has no
 	// password to make one. Try again when the credential changes.
 	FreshLogin
-	// Refused: balena refused the credential while it was provably well. Try again when the
+	// Refused: balena refused the credential while it was provably healthy. Try again when the
 	// credential changes, or after an hour: ten refused logins lock an account out.
 	Refused
 	// Wrong: the request cannot work as it is (not found, forbidden, malformed, redirected).
@@ -61,7 +61,7 @@ func ClassOf(err error) (Class, time.Duration) {
 	return Unknown, 0
 }
 
-// Is tells whether err is a failure of class c.
+// Is reports whether err is a failure of class c.
 func Is(err error, c Class) bool {
 	got, _ := ClassOf(err)
 	return err != nil && got == c

@@ -108,7 +108,7 @@ func CheckPrefix(prefix string) error {
 	return nil
 }
 
-// Named tells whether name has the form that Name gives to keys with that prefix.
+// Named reports whether name has the form that Name gives to keys with that prefix.
 func Named(prefix, name string) bool {
 	rest, ok := strings.CutPrefix(name, prefix+"-")
 	return ok && len(rest) == digest && strings.Trim(rest, "0123456789abcdef") == ""

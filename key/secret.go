@@ -37,7 +37,7 @@ func (s Secret) Reveal() string {
 	return *s.value
 }
 
-// IsZero tells whether the secret is absent.
+// IsZero reports whether the secret is absent.
 func (s Secret) IsZero() bool { return s.value == nil }
 
 // Equal compares in constant time. Two absent secrets are equal.

@@ -30,7 +30,7 @@ var Keep = rootdir.Keep
 type Output struct {
 	Path     string      // absolute
 	Mode     fs.FileMode // permission bits, such as 0440
-	Owner    Owner       // Keep, or whom the file shall belong to
+	Owner    Owner       // Keep, or the user and group that the file is to belong to
 	Template *Template   // what is in it; nil: the secret's exact bytes
 	MakeDir  bool        // make its directory if that is missing
 }

@@ -61,7 +61,7 @@ func NewTemplate(path string, f Functions) *Template {
 // Path returns the file that the template comes from; empty for a preset.
 func (t *Template) Path() string { return t.path }
 
-// Load reads and parses the template's file, and tells whether it is another than before. If it
+// Load reads and parses the template's file, and reports whether it is another than before. If it
 // fails, the last good one stays.
 func (t *Template) Load() (changed bool, err error) {
 	if t.path == "" {

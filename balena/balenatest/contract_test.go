@@ -263,7 +263,7 @@ func (p *replay) differences(x exchange, status int, header http.Header, body st
 	if want.JSON != nil {
 		var got any
 		if err := json.Unmarshal([]byte(body), &got); err != nil {
-			add("body %q is no JSON", body)
+			add("body %q is not JSON", body)
 		} else {
 			found = append(found, unlike("$", p.expand(want.JSON), got)...)
 		}

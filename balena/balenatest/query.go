@@ -34,7 +34,7 @@ func parseQuery(raw, id string) (query, bool) {
 	}
 	for _, part := range strings.Split(raw, "&") {
 		name, value, _ := strings.Cut(part, "=")
-		value, err := url.PathUnescape(value) // a plus sign is no blank
+		value, err := url.PathUnescape(value) // a plus sign is not a blank
 		if err != nil || !q.take(name, value) {
 			return q, false
 		}

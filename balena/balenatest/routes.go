@@ -46,8 +46,8 @@ type call struct {
 	s    *Server
 	w    http.ResponseWriter
 	r    *http.Request
-	body map[string]any // nil if there is no JSON object
-	bad  bool           // the body is no JSON
+	body map[string]any // nil if there is not JSON object
+	bad  bool           // the body is not JSON
 	// who asks: at most one of these
 	user   *User  // by session
 	claims claims // of that session
@@ -79,7 +79,7 @@ func (s *Server) newCall(w http.ResponseWriter, r *http.Request) *call {
 	return c
 }
 
-// isSession tells whether the bearer has the form of a session, whatever it is worth.
+// isSession reports whether the bearer has the form of a session, whatever it is worth.
 func (c *call) isSession() bool { return strings.Count(c.r.Header.Get("Authorization"), ".") == 2 }
 
 // account is the user who asks, by session or by a user key; nil for anybody else.
@@ -120,7 +120,7 @@ func (c *call) json(code int, v any) {
 
 func (c *call) brokenJSON() { c.text(http.StatusBadRequest, "text/html", "<pre>SyntaxError</pre>") }
 
-// unauthorized answers whoever is not known: with the database down a session gets 500 and a
+// unauthorized answers a caller that is not known: with the database down a session gets 500 and a
 // key 401.
 func (c *call) unauthorized() {
 	if c.s.down && c.isSession() {

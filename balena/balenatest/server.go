@@ -165,7 +165,7 @@ func (s *Server) add(k Key) *Key {
 	return &k
 }
 
-// DeleteKey deletes a key, as somebody in the dashboard would, and tells whether it was there.
+// DeleteKey deletes a key, as somebody in the dashboard would, and reports whether it was there.
 func (s *Server) DeleteKey(id int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -193,7 +193,7 @@ func (s *Server) filter(match func(*Key) bool) []Key {
 
 func (s *Server) live(k *Key) bool { return k.Expiry.IsZero() || s.now().Before(k.Expiry) }
 
-// Accepts tells whether secret is a live key's.
+// Accepts reports whether secret is a live key's.
 func (s *Server) Accepts(secret string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -93,7 +93,7 @@ func TestBalenaCLI(t *testing.T) {
 	}
 }
 
-// refused tells whether the server has seen a token that it does not accept.
+// refused reports whether the server has seen a token that it does not accept.
 func (s *stage) refused() bool {
 	return slices.ContainsFunc(s.server.Requests(), func(r balenatest.Request) bool { return r.Status == http.StatusUnauthorized })
 }

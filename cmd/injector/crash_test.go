@@ -68,7 +68,7 @@ func (s *stage) life(env ...string) *proc {
 	return p
 }
 
-// settled tells whether the journal shows one key, which is published: the rotation is over, and
+// settled reports whether the journal shows one key, which is published: the rotation is over, and
 // what follows is the same each time.
 func (s *stage) settled() bool {
 	raw, err := os.ReadFile(filepath.Join(s.stateDir(), "journal.json"))
@@ -153,12 +153,17 @@ func buildToCrash(t *testing.T) string {
 	return buildWith(t, "crash")
 }
 
-// buildWith builds the binary with that tag, without the race detector.
-func buildWith(t *testing.T, tag string) string {
+// buildReleased builds the binary as it is released, without the race detector.
+func buildReleased(t *testing.T) string {
+	t.Helper()
+	return buildWith(t, "")
+}
+
+// buildWith builds the released binary with further tags.
+func buildWith(t *testing.T, tags string) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "injector")
-	cmd := exec.Command("go", "build", "-tags", tag, "-o", binary, ".")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	cmd := exec.Command("sh", filepath.Join("..", "..", "build.sh"), binary, tags)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

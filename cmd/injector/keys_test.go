@@ -198,7 +198,7 @@ func TestManyKeys(t *testing.T) {
 	s.ready()
 	for _, name := range names {
 		if !s.server.Accepts(s.reads(name)) {
-			t.Fatalf("%s is no good token", name)
+			t.Fatalf("%s is not a good token", name)
 		}
 	}
 	if mints, logins := s.server.Count("mint"), s.server.Count("login"); mints != keys || logins != 1 {

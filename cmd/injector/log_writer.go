@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// logWriter takes lines for a reader that may stall, such as a pipe that is full: whoever writes never waits.
+// logWriter takes lines for a reader that may stall, such as a pipe that is full: a writer never waits.
 // What does not fit is dropped, and how much that was is said when there is room again.
 type logWriter struct {
 	lines   chan []byte

@@ -38,7 +38,7 @@ func signals() (stop, kill context.Context, quit func()) {
 	kill, abandon := context.WithCancel(context.Background())
 	caught := make(chan os.Signal, 4)
 	signal.Notify(caught, syscall.SIGTERM, os.Interrupt, syscall.SIGQUIT)
-	// Whoever reads the log may go away; the keys must still be revoked. Caught and not ignored: what
+	// The reader of the log may go away; the keys must still be revoked. Caught and not ignored: what
 	// is ignored would be so in children, too.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	go func() {

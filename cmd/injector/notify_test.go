@@ -250,7 +250,7 @@ func TestATemplateThatBreaks(t *testing.T) {
 	if regexp.MustCompile(`written again:[^\n]*Tokn`).MatchString(p.stderr.String()) {
 		t.Error("the repair is said with the error of the template before")
 	}
-	// One that cannot even be parsed is no reason to end, or to ask somebody else.
+	// One that cannot even be parsed is not a reason to end, or to ask somebody else.
 	writeText(t, template, "{{.Token")
 	s.eventually("the complaint", func() bool {
 		code, out := s.do("healthcheck")

@@ -58,7 +58,7 @@ type stage struct {
 	dir    string
 	env    map[string]string
 	binary string              // empty: this test binary
-	user   *syscall.Credential // whom it runs as; nil: whoever tests
+	user   *syscall.Credential // whom it runs as; nil: the one who tests
 	log    *syncBuffer         // all that all injectors wrote
 }
 

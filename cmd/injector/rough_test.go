@@ -82,7 +82,7 @@ func TestTheSameSignalTwice(t *testing.T) {
 	e.wantLive(0)
 }
 
-// lives tells whether a process runs; a dead one that nobody has buried does not.
+// lives reports whether a process runs; a dead one that nobody has buried does not.
 func lives(pid string) bool {
 	raw, err := os.ReadFile("/proc/" + pid + "/stat")
 	return err == nil && !strings.Contains(string(raw), ") Z ")

@@ -46,7 +46,7 @@ func descriptors(t *testing.T, p *proc) int {
 func TestThousandsOfConnections(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, balenatest.Options{})
-	s.binary = buildWith(t, "nethttpomithttp2")
+	s.binary = buildReleased(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -130,7 +130,7 @@ func spent(t *testing.T, p *proc) time.Duration {
 func TestABusyDirectoryCostsNothing(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, balenatest.Options{})
-	s.binary = buildWith(t, "nethttpomithttp2")
+	s.binary = buildReleased(t)
 	login := filepath.Join(s.dir, "login")
 	if err := os.Mkdir(login, 0o700); err != nil {
 		t.Fatal(err)

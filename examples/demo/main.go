@@ -88,8 +88,7 @@ func build(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", binary, "./cmd/injector")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	cmd := exec.CommandContext(ctx, "sh", "build.sh", binary)
 	cmd.Stderr = os.Stderr
 	return binary, cmd.Run()
 }
@@ -147,7 +146,7 @@ func (d *demo) play(ctx context.Context) error {
 	return d.verdict(reader, bad, gap)
 }
 
-// acts waits for what shall happen, and lets the accident happen. It returns how long the app
+// acts waits for what is to happen, and lets the accident happen. It returns how long the app
 // had no valid token after that.
 func (d *demo) acts(ctx context.Context, reader *app) (gap time.Duration, err error) {
 	for _, wait := range []string{"extended the key", "published", "revoked a key"} {

@@ -29,7 +29,7 @@ func measureImage(dir string) (size, memory float64, err error) {
 	if size, err = buildImage(); err != nil {
 		return 0, 0, err
 	}
-	fmt.Printf("image: %.2f MB (at most %d)\n", size, maxSizeMB)
+	fmt.Printf("image: %.2f MB (at most %d)\n", size, maxImageMB)
 	memory, err = measureContainer(dir)
 	return size, memory, err
 }
@@ -103,7 +103,7 @@ func measureContainer(dir string) (megabytes float64, err error) {
 		return 0, err
 	}
 	megabytes = float64(kb) * 1024 / 1e6
-	fmt.Printf("container: %.1f MB resident over HTTPS after %d extensions (at most %d, aim 12)\n", megabytes, server.Count("extend"), maxMB)
+	fmt.Printf("container: %.1f MB resident over HTTPS after %d extensions (at most %.1f)\n", megabytes, server.Count("extend"), maxMB)
 	if _, err := docker("stop", id); err != nil {
 		return 0, err
 	}

@@ -57,7 +57,7 @@ func measureMemory(binary, dir string) (megabytes float64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	fmt.Printf("resident over HTTPS after %d extensions: %.1f MB (at most %d, aim 12); descriptors %d, at first %d\n",
+	fmt.Printf("resident over HTTPS after %d extensions: %.1f MB (at most %.1f, aim 12); descriptors %d, at first %d\n",
 		server.Count("extend"), float64(kb)*1024/1e6, maxMB, countDescriptors(cmd.Process.Pid), descriptors)
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return 0, err

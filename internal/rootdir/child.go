@@ -32,7 +32,7 @@ func (d *Dir) Child(name string) (*Dir, error) {
 	if err != nil {
 		return nil, errors.Join(err, root.Close())
 	}
-	return &Dir{path: path, real: filepath.Join(d.real, name), root: root, parent: d, name: name}, nil
+	return newDir(&Dir{path: path, real: filepath.Join(d.real, name), root: root, parent: d, name: name}), nil
 }
 
 // MakeChild makes a directory in d with that mode and owner, unless there is one of that name. Others may write to d:

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// InMemory tells whether the directory lies on a file system that never reaches a disk but by
+// InMemory reports whether the directory lies on a file system that never reaches a disk but by
 // swapping: tmpfs or ramfs.
 func (d *Dir) InMemory() (bool, error) {
 	f, err := d.self()

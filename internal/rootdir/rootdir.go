@@ -26,6 +26,7 @@ type Dir struct {
 	root   *os.Root
 	parent *Dir   // of a Child
 	name   string // of a Child, in its parent
+	memory bool   // nothing here outlives a power cut, so nothing is synced
 }
 
 // Owner is a numeric user and group. -1 leaves either as it is.
@@ -48,7 +49,13 @@ func Open(path string) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Dir{path: path, real: real, root: root}, nil
+	return newDir(&Dir{path: path, real: real, root: root}), nil
+}
+
+// newDir finds out what d's file system is.
+func newDir(d *Dir) *Dir {
+	d.memory, _ = d.InMemory() // of what does not say so, everything is synced
+	return d
 }
 
 // Reopen opens the directory that is in d's place by now: its volume was mounted again, or it was made anew. A path that
@@ -150,7 +157,7 @@ func (d *Dir) owner() string {
 	return fmt.Sprintf(": the directory belongs to %d:%d with mode %04o; give it to this user (uid=%d among a tmpfs' options), or run as another", stat.Uid, stat.Gid, info.Mode().Perm(), os.Getuid())
 }
 
-// Holds tells whether name is a regular file with exactly these bytes, mode and owner.
+// Holds reports whether name is a regular file with exactly these bytes, mode and owner.
 func (d *Dir) Holds(name string, data []byte, mode fs.FileMode, owner Owner) bool {
 	f, err := d.regular(name)
 	if err != nil {
@@ -170,7 +177,7 @@ func owns(info fs.FileInfo, owner Owner) bool {
 	return ok && (owner.UID == -1 || int(stat.Uid) == owner.UID) && (owner.GID == -1 || int(stat.Gid) == owner.GID)
 }
 
-// Remove removes name. It is no error if there is none.
+// Remove removes name. It is not an error if there is none.
 func (d *Dir) Remove(name string) error {
 	crashpoint.Here("before removing " + name)
 	if err := d.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -3,7 +3,6 @@ package sidecar
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"sync/atomic"
@@ -54,6 +53,14 @@ func New(p Process, s config.Settings, log *slog.Logger) (*App, error) {
 }
 
 func (a *App) wire() error {
+	for _, s := range a.settings.Keys {
+		a.keepers = append(a.keepers, a.newKeeper(s))
+	}
+	if a.process.Command != "revoke" { // which writes nothing
+		if err := a.proveOutputs(); err != nil {
+			return err
+		}
+	}
 	if err := a.openState(); err != nil {
 		return err
 	}
@@ -67,19 +74,14 @@ func (a *App) wire() error {
 			return err
 		}
 	}
-	for _, k := range a.settings.Keys {
-		a.keepers = append(a.keepers, a.newKeeper(k))
+	for _, k := range a.keepers {
+		k.connect(a.accounts[k.settings.Account])
 	}
 	return nil
 }
 
 // openState opens the state directory. That it lies on a disk is allowed, and costs something.
 func (a *App) openState() error {
-	if a.process.Command != "revoke" { // which writes nothing
-		if err := a.checkParents(); err != nil {
-			return err
-		}
-	}
 	state, err := statedir.Open(a.settings.StateDir)
 	if err != nil {
 		return at("INJECTOR_STATE_DIR", err)
@@ -95,19 +97,18 @@ func (a *App) openState() error {
 // outputVariables name the paths of outputs.
 const outputVariables = "INJECTOR_OUTPUT or INJECTOR_TEMPLATES"
 
-// checkParents makes sure that nothing is created where no output may be. With several keys, one
-// that has no place must not stop the others.
-func (a *App) checkParents() error {
+// proveOutputs makes sure that nothing is created where no output may be. With several keys, one that has no place must
+// not stop the others.
+func (a *App) proveOutputs() error {
 	var errs []error
-	for _, k := range a.settings.Keys {
-		if err := at(outputVariables, a.newFiles(k).Prove(context.Background())); err != nil {
-			if k.Name != "" {
-				err = fmt.Errorf("key %s: %w", k.Name, err)
-			}
-			errs = append(errs, err)
+	for _, k := range a.keepers {
+		err := at(outputVariables, k.files.Prove(context.Background()))
+		if k.proven = time.Now(); err != nil {
+			k.proven = time.Time{}
+			errs = append(errs, k.named(err))
 		}
 	}
-	if len(errs) < len(a.settings.Keys) {
+	if len(errs) < len(a.keepers) {
 		return nil
 	}
 	return errors.Join(errs...)

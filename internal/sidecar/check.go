@@ -18,7 +18,7 @@ type Sayer func(kind, format string, args ...any)
 func (a *App) Check(stop context.Context, now bool, say Sayer) error {
 	for _, k := range a.keepers {
 		if err := k.named(at(outputVariables, k.files.Prove(stop))); err != nil {
-			return err
+			return err // of several: New only fails if none can be written
 		}
 		for _, o := range k.settings.Outputs {
 			say("ok", "output %s can be rendered and written with mode %04o", o.Path, o.Mode)

@@ -22,14 +22,14 @@ func (a *App) Init(stop, kill context.Context) error {
 	})
 }
 
-// takeBack revokes the key that this init made, because another key of several could not be had: nobody may come
+// takeBack revokes the key that this init made, because another key of several could not be made: nobody may come
 // and keep it. One that was adopted stays as it was.
 func (k *keeper) takeBack(kill context.Context) error {
 	s := k.agent().Status()
 	if s.Counts.Mints == 0 || s.Key == nil {
 		return nil
 	}
-	k.log.Info("another key could not be had: taking this one back")
+	k.log.Info("another key could not be made: taking this one back")
 	k.newAgent()
 	return k.agent().Revoke(kill, kill)
 }

@@ -31,15 +31,23 @@ type keeper struct {
 	current  atomic.Pointer[agent.Agent]
 	failure  atomic.Pointer[string] // why it is not running at the moment
 	budget   *agent.Budget
+	proven   time.Time // when it was found last that the outputs can be written
 }
 
+// newKeeper returns a keeper that knows its outputs. Connect it.
 func (a *App) newKeeper(s config.Key) *keeper {
-	k := &keeper{app: a, settings: s, log: a.log, account: a.accounts[s.Account], budget: newBudget(s), retract: func() {}}
+	k := &keeper{app: a, settings: s, log: a.log, files: a.newFiles(s), retract: func() {}}
 	if s.Name != "" {
 		k.log = a.log.With("key", s.Name)
 	}
-	k.files = a.newFiles(s)
-	k.issuer = balena.NewIssuer(k.account, balena.IssuerConfig{
+	return k
+}
+
+// connect gives the keeper its account, and an agent.
+func (k *keeper) connect(account *balena.Account) {
+	s := k.settings
+	k.account, k.budget = account, newBudget(s)
+	k.issuer = balena.NewIssuer(account, balena.IssuerConfig{
 		Prefix:      s.Prefix,
 		Kind:        s.Kind,
 		Target:      s.Target,
@@ -47,7 +55,6 @@ func (a *App) newKeeper(s config.Key) *keeper {
 		Gate:        k.budget,
 	})
 	k.newAgent()
-	return k
 }
 
 func (a *App) newFiles(s config.Key) *render.Files {
@@ -63,6 +70,7 @@ func (k *keeper) newAgent() {
 		Store:           k.app.state.Journal(s.Name),
 		Budget:          k.budget,
 		Times:           agent.Times(s.Times),
+		Proven:          k.proven,
 		URL:             all.API.URL,
 		Login:           s.Account.Login,
 		Kind:            s.Kind,

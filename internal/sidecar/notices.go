@@ -16,7 +16,7 @@ import (
 func (a *App) prepareNotices(reaper *child.Reaper) {
 	for _, k := range a.keepers {
 		list := targets(k.settings.Notify, a.settings.Environ, reaper)
-		told := newRoll(len(list), func(generation int) { k.agent().Told(generation) })
+		told := newRoll(len(list), func(generation int) { k.agent().Acknowledge(generation) })
 		for i, target := range list {
 			n := notify.New(target, k.settings.Notify.Timeout, k.log, func(e notify.Event) { told.add(i, e.Generation) })
 			k.tellers = append(k.tellers, n)
@@ -29,7 +29,7 @@ func (a *App) prepareNotices(reaper *child.Reaper) {
 			})
 		}
 		if len(list) == 0 {
-			k.told = append(k.told, func(p key.Publication, _ bool) { k.agent().Told(p.Generation) })
+			k.told = append(k.told, func(p key.Publication, _ bool) { k.agent().Acknowledge(p.Generation) })
 		}
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/balena-injector/injector/key"
 )
 
-// vars collects what the command's environment shall have.
+// vars collects what the command's environment is to have.
 type vars struct {
 	mu     sync.Mutex
 	hand   func([]string)
