@@ -148,7 +148,14 @@ func New(cfg Config) *Agent {
 	if cfg.Random == nil {
 		cfg.Random = rand.Float64
 	}
-	a := &Agent{cfg: cfg, log: cfg.Log, clock: newClock(cfg.Wall), wake: make(chan struct{}, 1), steps: map[step]*streak{}, proven: cfg.Proven}
+	a := &Agent{
+		cfg:    cfg,
+		log:    cfg.Log,
+		clock:  newClock(cfg.Wall),
+		wake:   make(chan struct{}, 1),
+		steps:  map[step]*streak{},
+		proven: cfg.Proven,
+	}
 	a.beat.Store(int64(time.Since(a.clock.start)))
 	a.status.Store(&snapshot{Status: Status{Phase: "starting"}, reason: "starting"})
 	return a

@@ -54,7 +54,12 @@ func TestTheAgeOfADraft(t *testing.T) {
 // holdMintBack starts a life whose first mint is not answered before so long.
 func (w *world) holdMintBack(age time.Duration) *life {
 	for left := age; left > 0; left -= time.Hour {
-		w.server.Fail(balenatest.Fault{Kind: "mint", Status: 429, Header: http.Header{"Retry-After": {fmt.Sprint(int(min(left, time.Hour).Seconds()))}}, Times: 1})
+		w.server.Fail(balenatest.Fault{
+			Kind:   "mint",
+			Status: 429,
+			Header: http.Header{"Retry-After": {fmt.Sprint(int(min(left, time.Hour).Seconds()))}},
+			Times:  1,
+		})
 	}
 	l := w.run()
 	w.sleep(age)
@@ -104,7 +109,8 @@ func TestOthersOfTheSameName(t *testing.T) {
 		"the mint's answer is":    {Kind: "mint", After: true, Times: 1},
 		"a deletion does nothing": {Kind: "revoke", Hollow: true, Times: 1},
 	} {
-		for when, delay := range map[string]time.Duration{"at once": 0, "before the first extension": 10 * time.Minute, "before the rotation": 90 * time.Minute} {
+		for when, delay := range map[string]time.Duration{"at once": 0, "before the first extension": 10 * time.Minute,
+			"before the rotation": 90 * time.Minute} {
 			for _, restart := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s, %s, restart %v", name, when, restart), func(t *testing.T) {
 					inWorld(t, balenatest.Options{}, func(w *world) {
@@ -153,7 +159,8 @@ func TestWhereAnOutageEnds(t *testing.T) {
 		s.Fail(balenatest.Fault{Pass: true, Delay: 1500 * time.Millisecond, For: time.Minute})
 	}}
 	for _, o := range append(outages(), slowly) {
-		for _, after := range []time.Duration{-10 * time.Minute, -time.Minute, -20 * time.Second, -inTime, -2 * time.Second, 0, 2 * time.Second, 10 * time.Second, time.Minute} {
+		for _, after := range []time.Duration{-10 * time.Minute, -time.Minute, -20 * time.Second, -inTime, -2 * time.Second, 0,
+			2 * time.Second, 10 * time.Second, time.Minute} {
 			for _, luck := range []float64{0.2, byChance} {
 				restart := luck == byChance
 				if o.name == slowly.name && (restart || after > -inTime) {
@@ -218,8 +225,10 @@ func (w *world) patienceAfter(after time.Duration, outage string) time.Duration 
 func TestAKeyTakenOutOfTheConfiguration(t *testing.T) {
 	drain := func(a *agent.Agent, stop, kill context.Context) error { return a.Drain(stop, kill) }
 	for name, fault := range map[string]balenatest.Fault{
-		"no failure": {Kind: "none"}, "503": {Kind: "revoke", Status: 503}, "503 with a wait": {Kind: "revoke", Status: 503, Header: http.Header{"Retry-After": {"600"}}},
-		"429": {Status: 429, Header: http.Header{"Retry-After": {"120"}}}, "reset": {Kind: "revoke"}, "no login": {Kind: "login", Status: 503}, "it does nothing": {Kind: "revoke", Hollow: true},
+		"no failure": {Kind: "none"}, "503": {Kind: "revoke", Status: 503}, "503 with a wait": {Kind: "revoke", Status: 503,
+			Header: http.Header{"Retry-After": {"600"}}},
+		"429": {Status: 429, Header: http.Header{"Retry-After": {"120"}}}, "reset": {Kind: "revoke"}, "no login": {Kind: "login",
+			Status: 503}, "it does nothing": {Kind: "revoke", Hollow: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, balenatest.Options{}, func(w *world) {

@@ -25,7 +25,9 @@ func (a *Agent) check(ctx context.Context) error {
 		if h.adopted && !h.said.has(saidAccepted) {
 			h.said.add(saidAccepted)
 			a.unsaved = true // a start that fails after this one knows what was sent
-			a.log.Info("the server accepts the adopted key", append(h.attrs(), "next_extension_in", max(0, until(a.clock.now(), a.extendAt(h))).Round(time.Second))...)
+			a.log.Info(
+				"the server accepts the adopted key",
+				append(h.attrs(), "next_extension_in", max(0, until(a.clock.now(), a.extendAt(h))).Round(time.Second))...)
 		}
 		if h.adopted && !h.said.has(saidAnnounced) {
 			h.said.add(saidAnnounced)

@@ -72,11 +72,21 @@ func TestACredentialThatChanges(t *testing.T) {
 		works bool
 	}{
 		"a fresh login that ends earlier": {7 * 24 * time.Hour, func(w *world) string { return w.shortSession() }, true},
-		"a refresh of the same login":     {12 * time.Hour, func(w *world) string { return w.server.Session(w.server.DefaultUser(), time.Minute) }, true},
-		"line breaks at its end":          {12 * time.Hour, func(w *world) string { return w.server.Session(w.server.DefaultUser(), 0) + "\n\n" }, true},
-		"a token of another server":       {12 * time.Hour, func(*world) string { return foreignSession() }, false},
-		"no token at all":                 {12 * time.Hour, func(*world) string { return "no token" }, false},
-		"a token with a line break":       {12 * time.Hour, func(w *world) string { s := w.server.Session(w.server.DefaultUser(), 0); return s[:40] + "\n" + s[40:] }, false},
+		"a refresh of the same login": {12 * time.Hour, func(w *world) string {
+			return w.server.Session(w.server.DefaultUser(),
+				time.Minute)
+		}, true},
+		"line breaks at its end": {12 * time.Hour, func(w *world) string {
+			return w.server.Session(w.server.DefaultUser(),
+				0) + "\n\n"
+		}, true},
+		"a token of another server": {12 * time.Hour, func(*world) string { return foreignSession() }, false},
+		"no token at all":           {12 * time.Hour, func(*world) string { return "no token" }, false},
+		"a token with a line break": {12 * time.Hour, func(w *world) string {
+			s := w.server.Session(w.server.DefaultUser(),
+				0)
+			return s[:40] + "\n" + s[40:]
+		}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, balenatest.Options{SessionLife: c.life}, func(w *world) {
@@ -98,7 +108,8 @@ func TestACredentialThatChanges(t *testing.T) {
 				l.wantReady(true)
 				w.sleep(2 * time.Hour)
 				w.wantGood()
-				if used := slices.Contains(w.server.Bearers(), next) || name == "line breaks at its end"; used != c.works && name != "a token of another server" {
+				if used := slices.Contains(w.server.Bearers(), next) || name == "line breaks at its end"; used != c.works &&
+					name != "a token of another server" {
 					t.Errorf("it was sent: %v", used)
 				}
 				l.endWell()

@@ -104,8 +104,18 @@ func (r record) latest() time.Time {
 
 // key returns the record as the other packages see it.
 func (r record) key() key.Key {
-	k := key.Key{ID: r.ID, Name: r.Name, Kind: r.Kind, Secret: r.Secret, Handle: r.Handle, Expiry: r.Expiry, UserID: r.UserID, TargetID: r.TargetID,
-		Minted: r.Minted, Given: r.Given}
+	k := key.Key{
+		ID:       r.ID,
+		Name:     r.Name,
+		Kind:     r.Kind,
+		Secret:   r.Secret,
+		Handle:   r.Handle,
+		Expiry:   r.Expiry,
+		UserID:   r.UserID,
+		TargetID: r.TargetID,
+		Minted:   r.Minted,
+		Given:    r.Given,
+	}
 	if k.Minted.IsZero() && r.State != minting {
 		k.Minted = r.Created // a journal of an older version: the mint was sent right after the draft
 	}

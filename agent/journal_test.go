@@ -9,7 +9,17 @@ import (
 
 func goodRecord() record {
 	k := key.Draft("test", key.User, 7, time.Now().Add(time.Hour).UTC())
-	return record{Name: k.Name, Secret: k.Secret, ID: 42, State: published, Expiry: k.Expiry, Created: time.Now().UTC(), URL: "https://x", UserID: 7, Kind: key.User}
+	return record{
+		Name:    k.Name,
+		Secret:  k.Secret,
+		ID:      42,
+		State:   published,
+		Expiry:  k.Expiry,
+		Created: time.Now().UTC(),
+		URL:     "https://x",
+		UserID:  7,
+		Kind:    key.User,
+	}
 }
 
 func encode(t testing.TB, version int, records ...record) []byte {

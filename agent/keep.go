@@ -26,7 +26,9 @@ func (a *Agent) find(ctx context.Context) error {
 	case class == key.Gone || class == key.Unrevocable:
 		if !a.warned {
 			a.warned = true
-			a.log.Warn("the server does not list this key: such keys can neither be extended nor revoked, so each is replaced in time and dies at its expiry",
+			a.log.Warn(
+				"the server does not list this key: such keys can neither be extended nor revoked, so each is replaced in time "+
+					"and dies at its expiry",
 				append(h.attrs(), "reason", err)...)
 		}
 		h.limits.cannotExtend = h.limits.notListed || class == key.Unrevocable // the second time it is certain

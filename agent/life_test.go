@@ -781,7 +781,9 @@ func TestTwoFactorLogin(t *testing.T) {
 
 func TestRetryAfterIsObeyed(t *testing.T) {
 	inWorld(t, balenatest.Options{}, func(w *world) {
-		w.server.Fail(balenatest.Fault{Kind: "mint", Times: 1, Status: 429, Body: `"Too Many Requests"`, Header: http.Header{"Retry-After": {"600"}}})
+		w.server.Fail(
+			balenatest.Fault{Kind: "mint", Times: 1, Status: 429, Body: `"Too Many Requests"`, Header: http.Header{"Retry-After": {"600"}}},
+		)
 		l := w.run()
 		w.sleep(10*time.Minute - time.Second)
 		if n := w.server.Count(""); n != 2 {
@@ -844,7 +846,8 @@ func TestAFullDiskKeepsTheOldKey(t *testing.T) {
 }
 
 func TestClocksThatJump(t *testing.T) {
-	for name, jump := range map[string]time.Duration{"an hour ahead": time.Hour, "an hour back": -time.Hour, "to 1970": -57 * 365 * 24 * time.Hour, "years ahead": 20 * 365 * 24 * time.Hour} {
+	for name, jump := range map[string]time.Duration{"an hour ahead": time.Hour, "an hour back": -time.Hour,
+		"to 1970": -57 * 365 * 24 * time.Hour, "years ahead": 20 * 365 * 24 * time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, balenatest.Options{}, func(w *world) {
 				var shift atomic.Int64

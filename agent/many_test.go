@@ -32,7 +32,8 @@ func (w *world) crowd(n int) *crowd {
 	c := &crowd{w: w, lives: make([]*life, n)}
 	for i := range n {
 		home := *w
-		home.dir, home.client, home.crowded, home.refusals = filepath.Join(root, fmt.Sprint(i)), fmt.Sprint("agent-", i), &memoryFile{}, &memory{}
+		home.dir, home.client = filepath.Join(root, fmt.Sprint(i)), fmt.Sprint("agent-", i)
+		home.crowded, home.refusals = &memoryFile{}, &memory{}
 		if err := os.Mkdir(home.dir, 0o700); err != nil {
 			w.t.Fatal(err)
 		}
@@ -192,7 +193,8 @@ func TestManyAgents(t *testing.T) {
 		c.live(time.Hour)
 		seen := w.server.Requests()
 		most, all := busiest(seen, func(balenatest.Request) bool { return true })
-		w.t.Logf("after an hour's outage: %d requests in an hour, %d in the busiest 10 s, %.1f %%", all, most, 100*float64(most)/float64(all))
+		w.t.Logf("after an hour's outage: %d requests in an hour, %d in the busiest 10 s, %.1f %%", all, most,
+			100*float64(most)/float64(all))
 		share := 20
 		if n < 1000 {
 			share = 10 // the requests of three agents in a hurry are a twentieth of all, and chance brings three together

@@ -129,7 +129,8 @@ func TestFaultMatrix(t *testing.T) {
 							hits++
 						}
 						if want := golden[name]; !*updateGolden && !slices.Equal(lines, want) {
-							t.Errorf("the log has changed (run with -update if that is meant)\nwas:\n%s\nis:\n%s", strings.Join(want, "\n"), strings.Join(lines, "\n"))
+							t.Errorf("the log has changed (run with -update if that is meant)\nwas:\n%s\nis:\n%s",
+								strings.Join(want, "\n"), strings.Join(lines, "\n"))
 						}
 					})
 				}
@@ -258,7 +259,8 @@ func (c *cell) look() {
 		c.w.t.Fatalf("the app reads %d bytes that are no key of ours", len(raw))
 	}
 	coming := c.l.agent.Status().Coming
-	if !c.w.server.Accepts(string(raw)) && coming != nil && coming.Verified && slices.ContainsFunc(live, func(k balenatest.Key) bool { return k.Name == coming.Name }) {
+	if !c.w.server.Accepts(string(raw)) && coming != nil && coming.Verified &&
+		slices.ContainsFunc(live, func(k balenatest.Key) bool { return k.Name == coming.Name }) {
 		if c.stale += 5 * time.Second; c.stale > 15*time.Second {
 			c.w.t.Fatalf("the app has had a refused token for %v, and there is a good one", c.stale)
 		}
@@ -285,7 +287,8 @@ func (c *cell) recover(limit time.Duration) {
 		c.live(time.Second)
 	}
 	ready, why := c.l.agent.Ready()
-	c.w.t.Errorf("not recovered %v after the failure's end: ready %v (%s), token good %v, trouble %+v", limit, ready, why, c.w.server.Accepts(c.w.read()), c.l.agent.Status().Trouble)
+	c.w.t.Errorf("not recovered %v after the failure's end: ready %v (%s), token good %v, trouble %+v", limit, ready, why,
+		c.w.server.Accepts(c.w.read()), c.l.agent.Status().Trouble)
 }
 
 // withoutDatabase takes it away for so long, and returns when it came back.

@@ -55,12 +55,12 @@ func TestOutagesThatEndInTime(t *testing.T) {
 					tally.Add("agents in one world", n)
 					c.start()
 					c.until(time.Minute, "a token", c.good)
-					close := 0
+					late := 0
 					for range 2 {
 						w.sleep(times.TTL + time.Duration(rand.Int64N(int64(times.TTL))))
-						close += c.outage(o)
+						late += c.outage(o)
 					}
-					t.Logf("%d keys expired within 10 s after an outage could have cost them", close)
+					t.Logf("%d keys expired within 10 s after an outage could have cost them", late)
 					if times.TTL >= time.Hour {
 						c.checkPaces()
 					}

@@ -486,7 +486,8 @@ func TestAnAppThatKeepsRewritingTheFile(t *testing.T) {
 		l := w.run()
 		w.published(time.Second)
 		for range 10 * 60 {
-			if err := errors.Join(os.Remove(w.token()), os.WriteFile(w.token(), []byte("mine"), 0o600)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			if err := errors.Join(os.Remove(w.token()), os.WriteFile(w.token(), []byte("mine"), 0o600)); err != nil &&
+				!errors.Is(err, os.ErrNotExist) {
 				t.Fatal(err)
 			}
 			w.sleep(time.Second)

@@ -200,7 +200,8 @@ func (a *Agent) logFailure(s step, err error, pause time.Duration, first bool) {
 func (a *Agent) forgive() {
 	a.repairPause = 0
 	for s, row := range a.steps {
-		if row.class == key.Refused || row.class == key.FreshLogin || s.kind == publishKey || s.kind == repairOutputs || s.kind == labelOutputs {
+		if row.class == key.Refused || row.class == key.FreshLogin || s.kind == publishKey || s.kind == repairOutputs ||
+			s.kind == labelOutputs {
 			delete(a.steps, s)
 		}
 	}

@@ -15,7 +15,8 @@ import (
 // forms are the ways in which a secret could be shown.
 func forms(secret string) []string {
 	return []string{secret, url.QueryEscape(secret), hex.EncodeToString([]byte(secret)),
-		strings.TrimRight(base64.StdEncoding.EncodeToString([]byte(secret)), "="), strings.TrimRight(base64.URLEncoding.EncodeToString([]byte(secret)), "=")}
+		strings.TrimRight(base64.StdEncoding.EncodeToString([]byte(secret)),
+			"="), strings.TrimRight(base64.URLEncoding.EncodeToString([]byte(secret)), "=")}
 }
 
 // TestNoSecretInTheLog lives whole lives at debug level, through every failure of every request,

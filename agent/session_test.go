@@ -58,7 +58,8 @@ func (l *life) endsWithoutASession(*atomic.Value) {
 	l.wantTokenAsked()
 	name := l.w.server.Live()[0].Name
 	_, err := l.end()
-	if left, ok := errors.AsType[*agent.LeftError](err); !ok || len(left.Keys) != 1 || left.Keys[0].Name != name || !key.Is(left.Cause, key.Refused) {
+	if left, ok := errors.AsType[*agent.LeftError](err); !ok || len(left.Keys) != 1 || left.Keys[0].Name != name ||
+		!key.Is(left.Cause, key.Refused) {
 		l.w.t.Errorf("the end: %v", err)
 	}
 	if l.w.read() != "" {

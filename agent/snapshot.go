@@ -139,8 +139,15 @@ func (a *Agent) troubles(now instant) []Trouble {
 		if row.failures == 0 {
 			continue
 		}
-		t := Trouble{Step: string(s.kind), Class: row.class.String(), Error: row.err.Error(), Failures: row.failures, urgent: s.kind.urgent(),
-			Since: row.since.wall, NextTry: now.wall.Add(max(0, a.restIn(s.kind, row, now, a.pressed())))}
+		t := Trouble{
+			Step:     string(s.kind),
+			Class:    row.class.String(),
+			Error:    row.err.Error(),
+			Failures: row.failures,
+			urgent:   s.kind.urgent(),
+			Since:    row.since.wall,
+			NextTry:  now.wall.Add(max(0, a.restIn(s.kind, row, now, a.pressed()))),
+		}
 		if a.cfg.Advise != nil {
 			t.Fix = a.cfg.Advise(row.err)
 		}

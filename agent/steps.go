@@ -82,22 +82,16 @@ func (a *Agent) tasks(now instant) []task {
 	if a.current != nil && a.lastCalling(now) {
 		list = append(list, a.currentTasks(now)...) // an extension is one request; a successor is several
 	}
-	if s := a.successor; s != nil {
-		switch {
-		case s.rec.State == minting:
-			add(settleMint, 0, a.settle)
-		case s.health != accepted:
-			add(verifyKey, 0, a.verifyNew)
-		default:
-			add(publishKey, 0, a.publishNew)
-		}
+	if a.successor != nil {
+		list = append(list, a.successorTask())
 	}
 	if a.current != nil && !a.lastCalling(now) {
 		list = append(list, a.currentTasks(now)...)
 	}
 	for _, h := range a.retiring {
 		if !h.waits || a.current != nil {
-			list = append(list, task{step{revokeOld, h.rec.Name}, a.retireIn(h, now), func(ctx context.Context) error { return a.revoke(ctx, h) }})
+			end := func(ctx context.Context) error { return a.revoke(ctx, h) }
+			list = append(list, task{step{revokeOld, h.rec.Name}, a.retireIn(h, now), end})
 		}
 	}
 	if a.unsaved {
@@ -110,6 +104,17 @@ func (a *Agent) tasks(now instant) []task {
 		add(tendSession, until(now, a.nextTend), a.tend)
 	}
 	return list
+}
+
+// successorTask is the next step of the key that is on its way.
+func (a *Agent) successorTask() task {
+	switch s := a.successor; {
+	case s.rec.State == minting:
+		return task{step{kind: settleMint}, 0, a.settle}
+	case s.health != accepted:
+		return task{step{kind: verifyKey}, 0, a.verifyNew}
+	}
+	return task{step{kind: publishKey}, 0, a.publishNew}
 }
 
 // currentTasks lists what there is to do for the key that the app reads.
@@ -277,6 +282,7 @@ func (a *Agent) noteExpiry(now instant) {
 		h.said.drop(saidExpired)
 	} else if !h.said.has(saidExpired) {
 		h.said.add(saidExpired)
-		a.log.Error("the key has expired, and could not be extended or replaced: the app's token is refused until that succeeds", h.attrs()...)
+		a.log.Error("the key has expired, and could not be extended or replaced: the app's token is refused until that succeeds",
+			h.attrs()...)
 	}
 }

@@ -8,7 +8,8 @@ import (
 )
 
 func TestExtensionsComeInTheStatedWindow(t *testing.T) {
-	for _, ttl := range []time.Duration{time.Minute, 5 * time.Minute, time.Hour, 12 * time.Hour, 24 * time.Hour, 7 * 24 * time.Hour, 90 * 24 * time.Hour} {
+	for _, ttl := range []time.Duration{time.Minute, 5 * time.Minute, time.Hour, 12 * time.Hour, 24 * time.Hour, 7 * 24 * time.Hour,
+		90 * 24 * time.Hour} {
 		times := Times{TTL: ttl}
 		for _, u := range []float64{0, 0.25, 0.5, 0.999999} {
 			at := ttl - times.lead(times.jitterFor(u)) // after the last extension
@@ -110,7 +111,8 @@ func TestAskedFor(t *testing.T) {
 
 func TestReplacementGap(t *testing.T) {
 	hour := Times{TTL: time.Hour}
-	for young, want := range []time.Duration{30 * time.Second, time.Minute, 2 * time.Minute, 4 * time.Minute, 8 * time.Minute, 10 * time.Minute, 10 * time.Minute} {
+	for young, want := range []time.Duration{30 * time.Second, time.Minute, 2 * time.Minute, 4 * time.Minute, 8 * time.Minute,
+		10 * time.Minute, 10 * time.Minute} {
 		if got := hour.replacementGap(young); got != want {
 			t.Errorf("after %d that died young: %v, not %v", young, got, want)
 		}

@@ -40,7 +40,8 @@ func TestWhatIsSaidOfADeadKey(t *testing.T) {
 				t.Errorf("%q does not say %q", s.Reason, part)
 			}
 		}
-		if text := w.log.String(); strings.Contains(text, "recovered: could check that the key lives") && strings.LastIndex(text, "recovered: could check") > strings.Index(text, "the key is dead") {
+		if text := w.log.String(); strings.Contains(text, "recovered: could check that the key lives") &&
+			strings.LastIndex(text, "recovered: could check") > strings.Index(text, "the key is dead") {
 			t.Error("it recovered in finding the key dead")
 		}
 		w.server.Heal()
@@ -198,7 +199,8 @@ func TestAKeyThatVanishesIsVerifiedAgain(t *testing.T) {
 		w.server.Fail(balenatest.Fault{Kind: "verify", Status: 503})
 		l.agent.Renew()
 		w.sleep(5 * time.Second)
-		if ready, reason := l.agent.Ready(); ready || strings.Contains(reason, "adopted") || !strings.Contains(reason, "the key is being verified again") {
+		if ready, reason := l.agent.Ready(); ready || strings.Contains(reason, "adopted") ||
+			!strings.Contains(reason, "the key is being verified again") {
 			t.Errorf("%v, %q", ready, reason)
 		}
 		w.server.Heal()
@@ -264,7 +266,8 @@ func TestLookChangesNothing(t *testing.T) {
 		}
 		l := w.run()
 		w.published(time.Minute)
-		if rest, err := lookAt(dir); err != nil || !rest.Held || len(rest.Keys) != 1 || rest.Keys[0].Key == nil || rest.Keys[0].Secret.IsZero() {
+		if rest, err := lookAt(dir); err != nil || !rest.Held || len(rest.Keys) != 1 || rest.Keys[0].Key == nil ||
+			rest.Keys[0].Secret.IsZero() {
 			t.Errorf("%+v, %v", rest, err)
 		}
 		l.handOver()

@@ -167,8 +167,25 @@ func (w *world) begin(work func(a *agent.Agent, stop, kill context.Context) erro
 	if w.issuer != nil {
 		working = w.issuer(issuer)
 	}
-	a := agent.New(agent.Config{Issuer: working, Publisher: publisher, Store: store, Budget: budget, Times: w.times,
-		URL: w.url, Login: w.login, Kind: w.kind, Target: target.String(), InitTimeout: w.initTime, ShutdownDelay: w.delay, ShutdownTimeout: w.shutdown, KeepOnExit: w.keep, Log: log, Advise: w.advise, Wall: w.wall, Random: w.random})
+	a := agent.New(agent.Config{
+		Issuer:          working,
+		Publisher:       publisher,
+		Store:           store,
+		Budget:          budget,
+		Times:           w.times,
+		URL:             w.url,
+		Login:           w.login,
+		Kind:            w.kind,
+		Target:          target.String(),
+		InitTimeout:     w.initTime,
+		ShutdownDelay:   w.delay,
+		ShutdownTimeout: w.shutdown,
+		KeepOnExit:      w.keep,
+		Log:             log,
+		Advise:          w.advise,
+		Wall:            w.wall,
+		Random:          w.random,
+	})
 	stop, end := context.WithCancelCause(context.Background())
 	kill, abandon := context.WithCancel(context.Background())
 	l := &life{w: w, agent: a, account: account, files: files, stop: end, kill: abandon, ended: make(chan error, 1)}
@@ -194,8 +211,19 @@ func (w *world) beside(account *balena.Account, dir string) *agent.Agent {
 	w.t.Cleanup(func() { _ = state.Close() })
 	budget := agent.NewBudget(w.times, false)
 	issuer := balena.NewIssuer(account, balena.IssuerConfig{Prefix: "test", Kind: key.User, Gate: budget})
-	return agent.New(agent.Config{Issuer: issuer, Publisher: &memoryFile{}, Store: state.Journal(""), Budget: budget, Times: w.times,
-		URL: w.url, Login: w.login, Kind: key.User, InitTimeout: w.initTime, ShutdownTimeout: w.shutdown, Log: slog.New(slog.DiscardHandler)})
+	return agent.New(agent.Config{
+		Issuer:          issuer,
+		Publisher:       &memoryFile{},
+		Store:           state.Journal(""),
+		Budget:          budget,
+		Times:           w.times,
+		URL:             w.url,
+		Login:           w.login,
+		Kind:            key.User,
+		InitTimeout:     w.initTime,
+		ShutdownTimeout: w.shutdown,
+		Log:             slog.New(slog.DiscardHandler),
+	})
 }
 
 // inMemory is a store that keeps secrets wherever it lies, so that tests run where nothing is in memory.

@@ -31,7 +31,13 @@ func FuzzAnswers(f *testing.F) {
 			b := &bench{t: t, server: balenatest.New(balenatest.Options{})}
 			url, dial := b.server.Pipe(t)
 			b.connect(balena.Config{URL: url, Dial: dial, Timeout: time.Second}, key.User)
-			b.server.Fail(balenatest.Fault{Kind: kinds[int(which)%len(kinds)], Status: status, Echo: true, Body: string(body), Header: http.Header{"Content-Type": {contentType}}})
+			b.server.Fail(balenatest.Fault{
+				Kind:   kinds[int(which)%len(kinds)],
+				Status: status,
+				Echo:   true,
+				Body:   string(body),
+				Header: http.Header{"Content-Type": {contentType}},
+			})
 			var failures []error
 			try := func(err error) { failures = append(failures, err) }
 			user, _, err := b.issuer.Identify(t.Context())

@@ -49,7 +49,8 @@ func (b *bench) connect(cfg balena.Config, kind key.Kind) {
 	}
 	b.t.Cleanup(b.client.Close)
 	u := b.server.DefaultUser()
-	b.account, err = balena.NewAccount(b.client, balena.AccountConfig{Credentials: balena.Credentials{Username: u.Name, Password: source(u.Password)}})
+	b.account, err = balena.NewAccount(b.client,
+		balena.AccountConfig{Credentials: balena.Credentials{Username: u.Name, Password: source(u.Password)}})
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -212,7 +213,8 @@ func TestTargets(t *testing.T) {
 		{key.Fleet, f.Slug, f.ID}, {key.Fleet, strings.ToUpper(f.Slug), f.ID}, {key.Fleet, f.UUID, f.ID}, {key.Fleet, "103", 103},
 		{key.Device, d.UUID, d.ID}, {key.Device, "104", 104}, {key.Fleet, "acme/none", 0}, {key.Device, "999", 0},
 	} {
-		account, err := balena.NewAccount(client, balena.AccountConfig{Credentials: balena.Credentials{Username: u.Name, Password: source(u.Password)}})
+		account, err := balena.NewAccount(client,
+			balena.AccountConfig{Credentials: balena.Credentials{Username: u.Name, Password: source(u.Password)}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -232,7 +234,8 @@ func TestTargets(t *testing.T) {
 	for _, bad := range []struct {
 		kind key.Kind
 		text string
-	}{{key.User, "x"}, {key.Fleet, ""}, {key.Fleet, "no slug"}, {key.Device, "acme/thermostat"}, {key.Device, "abc"}, {key.Fleet, "0"}, {key.Fleet, "a/b' or 1 eq 1"}} {
+	}{{key.User, "x"}, {key.Fleet, ""}, {key.Fleet, "no slug"}, {key.Device, "acme/thermostat"}, {key.Device, "abc"}, {key.Fleet,
+		"0"}, {key.Fleet, "a/b' or 1 eq 1"}} {
 		if _, err := balena.ParseTarget(bad.kind, bad.text); err == nil {
 			t.Errorf("%s %q passes", bad.kind, bad.text)
 		}
@@ -423,9 +426,12 @@ func TestFreshLogins(t *testing.T) {
 
 func TestPlainHTTPAndBadURLs(t *testing.T) {
 	for url, good := range map[string]bool{
-		"https://api.balena-cloud.com": true, "https://api.example.org/": true, "http://127.0.0.1:8080": true, "http://localhost": true, "http://[::1]:80": true,
-		"http://api.example.org": false, "http://10.0.0.1": false, "ftp://x": false, "api.balena-cloud.com": false, "": false, "https://": false,
-		"https://user:pass@host": false, "https://host?x=1": false, "https://host#f": false, "http://localhost.evil.org": false, "://": false,
+		"https://api.balena-cloud.com": true, "https://api.example.org/": true, "http://127.0.0.1:8080": true, "http://localhost": true,
+		"http://[::1]:80":        true,
+		"http://api.example.org": false, "http://10.0.0.1": false, "ftp://x": false, "api.balena-cloud.com": false, "": false,
+		"https://":               false,
+		"https://user:pass@host": false, "https://host?x=1": false, "https://host#f": false, "http://localhost.evil.org": false,
+		"://": false,
 	} {
 		if _, err := balena.NewClient(balena.Config{URL: url}); (err == nil) != good {
 			t.Errorf("%q: %v", url, err)
@@ -456,12 +462,14 @@ func TestTLS(t *testing.T) {
 func TestTOTPVectors(t *testing.T) {
 	// RFC 6238, appendix B, the last six of eight digits.
 	secret := key.NewSecret("GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ")
-	for at, want := range map[int64]string{59: "287082", 1111111109: "081804", 1111111111: "050471", 1234567890: "005924", 2000000000: "279037", 20000000000: "353130"} {
+	for at, want := range map[int64]string{59: "287082", 1111111109: "081804", 1111111111: "050471", 1234567890: "005924",
+		2000000000: "279037", 20000000000: "353130"} {
 		if got, err := balena.TOTP(secret, at/30); err != nil || got != want {
 			t.Errorf("at %d: %s, %v", at, got, err)
 		}
 	}
-	for _, form := range []string{"gezd gnbv gy3t qojq gezd gnbv gy3t qojq", "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ====", "otpauth://totp/balena:me?secret=GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ&issuer=balena"} {
+	for _, form := range []string{"gezd gnbv gy3t qojq gezd gnbv gy3t qojq", "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ====",
+		"otpauth://totp/balena:me?secret=GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ&issuer=balena"} {
 		if got, err := balena.TOTP(key.NewSecret(form), 1); err != nil || got != "287082" {
 			t.Errorf("%s: %s, %v", form, got, err)
 		}
@@ -480,8 +488,10 @@ func TestExpiredLeftovers(t *testing.T) {
 		gone = append(gone, b.server.AddKey(u, key.Draft("test", key.User, 1, now).Name, now.Add(-8*24*time.Hour)))
 	}
 	for name, expiry := range map[string]time.Time{
-		key.Draft("test", key.User, 1, now).Name: now.Add(-6 * 24 * time.Hour), key.Draft("other", key.User, 1, now).Name: now.Add(-800 * time.Hour),
-		"test-mine": now.Add(-800 * time.Hour), key.Draft("test", key.User, 2, now).Name: {}, key.Draft("test", key.User, 3, now).Name: now.Add(time.Hour),
+		key.Draft("test", key.User, 1, now).Name: now.Add(-6 * 24 * time.Hour), key.Draft("other", key.User, 1,
+			now).Name: now.Add(-800 * time.Hour),
+		"test-mine": now.Add(-800 * time.Hour), key.Draft("test", key.User, 2, now).Name: {}, key.Draft("test", key.User, 3,
+			now).Name: now.Add(time.Hour),
 	} {
 		kept = append(kept, b.server.AddKey(u, name, expiry))
 	}
@@ -527,7 +537,11 @@ func TestNoRequestCanEmptyTheAccount(t *testing.T) {
 		_ = b.issuer.Revoke(t.Context(), bad)
 	}
 	// A server that answers every list with somebody else's rows.
-	b.server.Fail(balenatest.Fault{Kind: "find", Status: 200, Body: `{"d":[{"id":0,"name":"` + k.Name + `"},{"id":-3,"name":"` + k.Name + `"},{"id":` + "999" + `,"name":"victim"}]}`})
+	b.server.Fail(balenatest.Fault{
+		Kind:   "find",
+		Status: 200,
+		Body:   `{"d":[{"id":0,"name":"` + k.Name + `"},{"id":-3,"name":"` + k.Name + `"},{"id":` + "999" + `,"name":"victim"}]}`,
+	})
 	_ = b.issuer.Revoke(t.Context(), k)
 	b.server.Heal()
 	for _, r := range b.server.Requests() {
@@ -546,7 +560,8 @@ func TestNoRequestCanEmptyTheAccount(t *testing.T) {
 func TestErrorsEchoNoSecret(t *testing.T) {
 	b := newBench(t, balenatest.Options{}, key.User)
 	k := b.draft()
-	for _, body := range []string{k.Secret.Reveal(), `"the key ` + k.Secret.Reveal() + ` is bad"`, `"password correct horse battery"`, "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJ.x"} {
+	for _, body := range []string{k.Secret.Reveal(), `"the key ` + k.Secret.Reveal() + ` is bad"`, `"password correct horse battery"`,
+		"eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJ.x"} {
 		b.server.Fail(balenatest.Fault{Kind: "mint", Times: 1, Status: 400, Body: body})
 		_, _, err := b.issuer.Mint(t.Context(), k)
 		wantClass(t, err, key.Wrong)
@@ -591,10 +606,19 @@ func TestRequestsAreSentAsRecorded(t *testing.T) {
 	}
 	id := strconv.FormatInt(found.ID, 10)
 	byName := "GET /v7/api_key?$select=id,name,expiry_date,created_at&$filter=name%20eq%20'" + k.Name + "'&$orderby=id%20asc&$top=10"
-	want := []string{"POST /login_", "GET /v7/application?$select=id&$filter=slug%20eq%20'acme/thermostat'&$top=2", "POST /api-key/v2", byName,
-		"PATCH /v7/api_key(" + id + ")", "GET /v7/api_key(" + id + ")?$select=id,name,expiry_date,created_at",
-		"GET /v7/api_key?$select=id,name,expiry_date,created_at&$filter=startswith(name,'test-')%20and%20id%20gt%207&$orderby=id%20asc&$top=100",
-		byName, "DELETE /v7/api_key(" + id + ")", "GET /v7/api_key(" + id + ")?$select=id,name,expiry_date,created_at"}
+	want := []string{
+		"POST /login_",
+		"GET /v7/application?$select=id&$filter=slug%20eq%20'acme/thermostat'&$top=2",
+		"POST /api-key/v2",
+		byName,
+		"PATCH /v7/api_key(" + id + ")",
+		"GET /v7/api_key(" + id + ")?$select=id,name,expiry_date,created_at",
+		"GET /v7/api_key?$select=id,name,expiry_date,created_at" +
+			"&$filter=startswith(name,'test-')%20and%20id%20gt%207&$orderby=id%20asc&$top=100",
+		byName,
+		"DELETE /v7/api_key(" + id + ")",
+		"GET /v7/api_key(" + id + ")?$select=id,name,expiry_date,created_at",
+	}
 	for i, r := range b.server.Requests() {
 		if got := r.Method + " " + r.URI; i >= len(want) || got != want[i] {
 			t.Errorf("request %d: %s", i, got)
@@ -642,7 +666,19 @@ func TestTheLongestPauseCounts(t *testing.T) {
 // TestAShortPasswordIsEchoedInNoForm has a server that sends back what it was sent, written in all ways.
 func TestAShortPasswordIsEchoedInNoForm(t *testing.T) {
 	const password = "pä s+1"
-	forms := []string{password, `pä s\u002b1`, "p%C3%A4+s%2B1", "p%C3%A4%20s%2b1", "cMOkIHMrMQ==", "cMOkIHMrMQ", "70c3a420732b31", "p&auml; s+1", "pä", "s+1", "1+s äp"}
+	forms := []string{
+		password,
+		`pä s\u002b1`,
+		"p%C3%A4+s%2B1",
+		"p%C3%A4%20s%2b1",
+		"cMOkIHMrMQ==",
+		"cMOkIHMrMQ",
+		"70c3a420732b31",
+		"p&auml; s+1",
+		"pä",
+		"s+1",
+		"1+s äp",
+	}
 	for _, form := range forms {
 		for _, kind := range []string{"login", "fresh", "totp"} {
 			b := newBench(t, balenatest.Options{}, key.User)

@@ -37,7 +37,8 @@ func FuzzQuoted(f *testing.F) {
 		if len(secret) < 4 || strings.Contains("[secret]…", secret) {
 			return
 		}
-		if got := quoted([]byte(body), key.NewSecret(secret)); strings.Contains(got, secret) || len(got) > maxQuoted+3 || strings.ContainsAny(got, "\n\r\x1b") {
+		if got := quoted([]byte(body), key.NewSecret(secret)); strings.Contains(got, secret) || len(got) > maxQuoted+3 ||
+			strings.ContainsAny(got, "\n\r\x1b") {
 			t.Errorf("quoted %q", got)
 		}
 	})

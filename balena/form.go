@@ -53,7 +53,8 @@ func CheckSessionToken(secret key.Secret) error {
 		return err
 	}
 	if strings.Trim(text, lettersAndDigits) == "" && len(text) >= 20 {
-		return errors.New("it looks like an API key, which has no dots: give the session token of a login, or the key as BALENA_API_KEY_FILE")
+		return errors.New(
+			"it looks like an API key, which has no dots: give the session token of a login, or the key as BALENA_API_KEY_FILE")
 	}
 	_, err := parseSession(secret)
 	return err
@@ -159,8 +160,10 @@ func isAssignment(text, name string) bool {
 
 // isReference reports whether a text is a variable of a shell or a template that was not replaced.
 func isReference(text string) bool {
-	return strings.HasPrefix(text, "${") && strings.HasSuffix(text, "}") || strings.HasPrefix(text, "{{") && strings.HasSuffix(text, "}}") ||
-		strings.HasPrefix(text, "$BALENA_") || strings.HasPrefix(text, "$INJECTOR_")
+	return strings.HasPrefix(text, "${") && strings.HasSuffix(text, "}") ||
+		strings.HasPrefix(text, "{{") && strings.HasSuffix(text, "}}") ||
+		strings.HasPrefix(text, "$BALENA_") ||
+		strings.HasPrefix(text, "$INJECTOR_")
 }
 
 func isObject(text string) bool {

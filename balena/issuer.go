@@ -35,7 +35,15 @@ type IssuerConfig struct {
 
 // NewIssuer returns an issuer in the name of account. It sends nothing.
 func NewIssuer(account *Account, cfg IssuerConfig) *Issuer {
-	return &Issuer{account: account, client: account.client, prefix: cfg.Prefix, kind: cfg.Kind, target: cfg.Target, about: cfg.Description, gate: cfg.Gate}
+	return &Issuer{
+		account: account,
+		client:  account.client,
+		prefix:  cfg.Prefix,
+		kind:    cfg.Kind,
+		target:  cfg.Target,
+		about:   cfg.Description,
+		gate:    cfg.Gate,
+	}
 }
 
 // roles are what a key of each kind may do. The names are balena's.
@@ -110,13 +118,13 @@ func (i *Issuer) targetID(ctx context.Context, who identity) (int64, error) {
 // call sends a request with a confirmed credential. A 401 is looked into: a session that ended
 // in the meantime is replaced and the request sent once more; any other refusal is returned as
 // an answer.
-func (i *Issuer) call(ctx context.Context, fresh bool, make func(identity) (request, error)) (*answer, request, error) {
+func (i *Issuer) call(ctx context.Context, fresh bool, build func(identity) (request, error)) (*answer, request, error) {
 	for again := false; ; again = true {
 		who, err := i.account.identify(ctx, i.gate, fresh)
 		if err != nil {
 			return nil, request{}, err
 		}
-		r, err := make(who)
+		r, err := build(who)
 		if err != nil {
 			return nil, request{}, err
 		}
@@ -200,9 +208,15 @@ type mintBody struct {
 }
 
 func (i *Issuer) mintRequest(k key.Key, target int64) request {
-	return request{kind: "mint", op: "mint a " + string(i.kind) + " key", method: http.MethodPost, path: "/api-key/v2", sent: []key.Secret{k.Secret},
+	return request{
+		kind:   "mint",
+		op:     "mint a " + string(i.kind) + " key",
+		method: http.MethodPost,
+		path:   "/api-key/v2",
+		sent:   []key.Secret{k.Secret},
 		body: mintBody{ActorType: actors[i.kind], ActorTypeID: target, Roles: []string{roles[i.kind]}, Name: k.Name,
-			Description: i.about, ExpiryDate: timestamp(k.Expiry), APIKey: k.Secret.Reveal()}}
+			Description: i.about, ExpiryDate: timestamp(k.Expiry), APIKey: k.Secret.Reveal()},
+	}
 }
 
 // timestamp writes a time as balena wants it: UTC with milliseconds.

@@ -97,8 +97,10 @@ func (a *Account) mayTry(password key.Secret) error {
 	e := &Error{Class: key.Refused, Op: "log in", Wait: left.wait, Unasked: true, Locked: !left.asked}
 	switch {
 	case e.Locked:
-		e.Reason = fmt.Sprintf("balena was not asked, not even for a person: %d logins of this account were refused within the last hour, and ten lock it out. "+
-			"The next try is at %s", maxAsked, clockTime(left.at))
+		e.Reason = fmt.Sprintf(
+			"balena was not asked, not even for a person: %d logins of this account were refused within the last hour, and ten "+
+				"lock it out. "+
+				"The next try is at %s", maxAsked, clockTime(left.at))
 	case left.same == 0:
 		e.Reason = "balena was not asked: other passwords of this account were refused; " + left.String()
 	default:
@@ -138,7 +140,8 @@ func (a *Account) loginRefused(ctx context.Context, g Gate, r *request, ans *ans
 	if err := a.client.healthy(ctx, g); err != nil || doubtful {
 		a.logins.tries = append(a.logins.tries, time.Now()) // refusals are counted apart
 		a.unsure, a.doubted = true, trouble
-		return r.failure(key.Outage, ans, "but the server is, or was moments ago, unhealthy, so this does not mean that the password is wrong")
+		return r.failure(key.Outage, ans,
+			"but the server is, or was moments ago, unhealthy, so this does not mean that the password is wrong")
 	}
 	return a.countRefusal(r.failure(key.Refused, ans, "the user name or the password is not accepted"), password)
 }
@@ -158,7 +161,12 @@ func (a *Account) secondFactor(ctx context.Context, g Gate, pending *session) (*
 	a.refused.load()
 	if step <= a.refused.LastTOTP && step > a.refused.LastTOTP-10 { // far back, a clock was wrong
 		next := time.Unix((a.refused.LastTOTP+1)*int64(totpPeriod/time.Second), 0)
-		return nil, &Error{Class: key.Busy, Op: op, Wait: max(time.Second, next.Sub(now)), Reason: "this code was sent already; waiting for the next one"}
+		return nil, &Error{
+			Class:  key.Busy,
+			Op:     op,
+			Wait:   max(time.Second, next.Sub(now)),
+			Reason: "this code was sent already; waiting for the next one",
+		}
 	}
 	code, err := TOTP(secret, step)
 	if err != nil {

@@ -72,7 +72,13 @@ func (a *Account) refresh(ctx context.Context, g Gate, password key.Secret) (*se
 func readSession(r *request, ans *answer) (*session, error) {
 	s, err := parseSession(key.NewSecret(string(ans.body)))
 	if err != nil {
-		return nil, &Error{Class: key.Outage, Op: r.op, Status: ans.status, Reason: "not the session that this API gives", Cause: NotThisAPI}
+		return nil, &Error{
+			Class:  key.Outage,
+			Op:     r.op,
+			Status: ans.status,
+			Reason: "not the session that this API gives",
+			Cause:  NotThisAPI,
+		}
 	}
 	return s, nil
 }
@@ -141,7 +147,8 @@ func (a *Account) renew(ctx context.Context, g Gate, now time.Time) (time.Durati
 	a.take(s)
 	if !s.sliding && a.method == bySession && !a.warned {
 		a.warned = true
-		a.log.Warn("the session cannot be prolonged: without a password this agent can neither extend nor revoke after its end", "session_expires", s.expires)
+		a.log.Warn("the session cannot be prolonged: without a password this agent can neither extend nor revoke after its end",
+			"session_expires", s.expires)
 	}
 	return max(time.Second, s.dueAt(now).Sub(now)), nil
 }

@@ -55,7 +55,11 @@ func mayManage(who identity, k key.Key, op string) error {
 	case !who.session:
 		return &Error{Class: key.Unrevocable, Op: op, Reason: "a user key as credential can neither list, extend nor revoke keys"}
 	case k.UserID != 0 && who.userID != k.UserID:
-		return &Error{Class: key.Wrong, Op: op, Reason: fmt.Sprintf("the key belongs to user %d, and the credential to user %d", k.UserID, who.userID)}
+		return &Error{
+			Class:  key.Wrong,
+			Op:     op,
+			Reason: fmt.Sprintf("the key belongs to user %d, and the credential to user %d", k.UserID, who.userID),
+		}
 	}
 	return nil
 }

@@ -42,7 +42,8 @@ func totpSeed(secret key.Secret) ([]byte, error) {
 			return nil, err
 		}
 	}
-	text = strings.ToUpper(strings.TrimRight(strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == ' ' || r == '-' }), ""), "="))
+	text = strings.ToUpper(
+		strings.TrimRight(strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == ' ' || r == '-' }), ""), "="))
 	seed, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(text)
 	if err != nil || len(seed) == 0 {
 		return nil, errors.New("the TOTP secret is not base32 (letters A to Z and digits 2 to 7) nor an otpauth:// URL")
@@ -67,7 +68,8 @@ func otpSecret(u *url.URL) (string, error) {
 		return "", errors.New("the otpauth:// URL is not of codes that change with the time (totp), as balena's are")
 	}
 	algorithm := strings.ReplaceAll(strings.TrimPrefix(strings.ToUpper(query["algorithm"]), "HMAC"), "-", "")
-	for name, is := range map[string][2]string{"algorithm": {algorithm, "SHA1"}, "digits": {query["digits"], "6"}, "period": {query["period"], "30"}} {
+	for name, is := range map[string][2]string{"algorithm": {algorithm, "SHA1"}, "digits": {query["digits"], "6"},
+		"period": {query["period"], "30"}} {
 		if is[0] != "" && is[0] != is[1] {
 			return "", fmt.Errorf("the otpauth:// URL has another %s than %s, and balena's two-factor login has no other: "+
 				"is it of another service?", name, is[1])

@@ -38,7 +38,13 @@ func (c *Client) whoami(ctx context.Context, g Gate, bearer key.Secret) (userID 
 // healthy asks for something that anybody may read. It answers while the server's database is
 // up, and 500 while it is down; /ping would say OK either way.
 func (c *Client) healthy(ctx context.Context, g Gate) error {
-	r := request{kind: "health", op: "ask whether the server is well", method: http.MethodGet, path: "/v7/device_type?$select=id&$top=1", gate: g}
+	r := request{
+		kind:   "health",
+		op:     "ask whether the server is well",
+		method: http.MethodGet,
+		path:   "/v7/device_type?$select=id&$top=1",
+		gate:   g,
+	}
 	ans, err := c.do(ctx, r)
 	if err != nil {
 		return err

@@ -106,8 +106,10 @@ state = "` + c.path("containerd-state") + `"
     bin_dir = "` + plugins + `"
     conf_dir = "` + c.path("cni") + `"
 `,
-		"cni/net.conflist": `{"cniVersion": "0.4.0", "name": "pods", "plugins": [{"type": "bridge", "bridge": "` + bridge + `", "isGateway": true,
- "ipam": {"type": "host-local", "dataDir": "` + c.path("cni-addresses") + `", "ranges": [[{"subnet": "` + subnet + `"}]], "routes": [{"dst": "0.0.0.0/0"}]}}]}
+		"cni/net.conflist": `{"cniVersion": "0.4.0", "name": "pods", "plugins": [{"type": "bridge",
+ "bridge": "` + bridge + `", "isGateway": true,
+ "ipam": {"type": "host-local", "dataDir": "` + c.path("cni-addresses") + `",
+ "ranges": [[{"subnet": "` + subnet + `"}]], "routes": [{"dst": "0.0.0.0/0"}]}}]}
 `,
 		// A Secret's update is seen within seconds instead of a minute or two.
 		"kubelet.yaml": `apiVersion: kubelet.config.k8s.io/v1beta1
@@ -153,8 +155,8 @@ func (c *cluster) do(name string, args ...string) error {
 // network makes the bridge that the pods will be on. Docker drops what is not its own.
 func (c *cluster) network() error {
 	c.removeNetwork() // of a run that was killed
-	return errors.Join(c.do("ip", "link", "add", bridge, "type", "bridge"), c.do("ip", "addr", "add", gateway+"/24", "dev", bridge), c.do("ip", "link", "set", bridge, "up"),
-		c.do("iptables", "-I", "FORWARD", "-i", bridge, "-o", bridge, "-j", "ACCEPT"))
+	return errors.Join(c.do("ip", "link", "add", bridge, "type", "bridge"), c.do("ip", "addr", "add", gateway+"/24", "dev", bridge),
+		c.do("ip", "link", "set", bridge, "up"), c.do("iptables", "-I", "FORWARD", "-i", bridge, "-o", bridge, "-j", "ACCEPT"))
 }
 
 func (c *cluster) removeNetwork() {
@@ -193,7 +195,8 @@ func (c *cluster) startContainerd() error {
 // loadImages hands the engine's images over. The pause image is the app's, whose sh waits.
 func (c *cluster) loadImages() error {
 	dir := c.path("pause")
-	if err := errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM "+busybox+"\nENTRYPOINT [\"sleep\", \"infinity\"]\n"), 0o600)); err != nil {
+	if err := errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(filepath.Join(dir, "Dockerfile"),
+		[]byte("FROM "+busybox+"\nENTRYPOINT [\"sleep\", \"infinity\"]\n"), 0o600)); err != nil {
 		return err
 	}
 	cmd := exec.Command("docker", "build", "-q", "-t", pauseImage, dir)
@@ -203,7 +206,8 @@ func (c *cluster) loadImages() error {
 	}
 	list := []string{pauseImage, injectorImage + ":latest", appImage, demoImage + ":latest"}
 	archive := c.path("images.tar")
-	if err := errors.Join(c.do("docker", "tag", image, injectorImage+":latest"), c.do("docker", "tag", busybox, appImage), c.do("docker", append([]string{"save", "-o", archive}, list...)...)); err != nil {
+	if err := errors.Join(c.do("docker", "tag", image, injectorImage+":latest"), c.do("docker", "tag", busybox, appImage),
+		c.do("docker", append([]string{"save", "-o", archive}, list...)...)); err != nil {
 		return err
 	}
 	if out, err := c.ctr("images", "import", archive).CombinedOutput(); err != nil {
@@ -227,22 +231,44 @@ func (c *cluster) startControl() error {
 		return err
 	}
 	key := c.path("accounts.key")
-	err := c.run("kube-apiserver", clusterBinary, "kube-apiserver", "--etcd-servers="+etcdURL, "--bind-address=127.0.0.1", "--secure-port="+apiPort, "--advertise-address="+gateway,
-		"--cert-dir="+c.path("certificates"), "--service-account-issuer=https://cluster", "--service-account-key-file="+key, "--service-account-signing-key-file="+key,
-		"--service-cluster-ip-range=10.98.0.0/24", "--token-auth-file="+c.path("tokens"), "--authorization-mode=RBAC", "--kubelet-preferred-address-types=InternalIP", "--endpoint-reconciler-type=none")
+	err := c.run(
+		"kube-apiserver",
+		clusterBinary,
+		"kube-apiserver",
+		"--etcd-servers="+etcdURL,
+		"--bind-address=127.0.0.1",
+		"--secure-port="+apiPort,
+		"--advertise-address="+gateway,
+		"--cert-dir="+c.path("certificates"),
+		"--service-account-issuer=https://cluster",
+		"--service-account-key-file="+key,
+		"--service-account-signing-key-file="+key,
+		"--service-cluster-ip-range=10.98.0.0/24",
+		"--token-auth-file="+c.path("tokens"),
+		"--authorization-mode=RBAC",
+		"--kubelet-preferred-address-types=InternalIP",
+		"--endpoint-reconciler-type=none",
+	)
 	if err != nil {
 		return err
 	}
-	if err := within(90*time.Second, "the API server", func() error { _, err := c.kubectl("get", "--raw", "/readyz"); return err }); err != nil {
+	if err := within(90*time.Second, "the API server", func() error {
+		_, err := c.kubectl("get", "--raw",
+			"/readyz")
+		return err
+	}); err != nil {
 		return err
 	}
-	return errors.Join(c.run("kube-controller-manager", clusterBinary, "kube-controller-manager", kubeconfig, "--service-account-private-key-file="+key, "--leader-elect=false", "--secure-port=0"),
-		c.run("kube-scheduler", clusterBinary, "kube-scheduler", kubeconfig, "--leader-elect=false", "--secure-port=0"))
+	return errors.Join(
+		c.run("kube-controller-manager", clusterBinary, "kube-controller-manager", kubeconfig, "--service-account-private-key-file="+key,
+			"--leader-elect=false", "--secure-port=0"),
+		c.run("kube-scheduler", clusterBinary, "kube-scheduler", kubeconfig, "--leader-elect=false", "--secure-port=0"),
+	)
 }
 
 func (c *cluster) startNode() error {
-	err := c.run("kubelet", clusterBinary, "kubelet", "--kubeconfig="+c.path("kubeconfig"), "--config="+c.path("kubelet.yaml"), "--hostname-override=node", "--node-ip="+gateway,
-		"--root-dir="+c.path("kubelet"), "--cert-dir="+c.path("certificates"))
+	err := c.run("kubelet", clusterBinary, "kubelet", "--kubeconfig="+c.path("kubeconfig"), "--config="+c.path("kubelet.yaml"),
+		"--hostname-override=node", "--node-ip="+gateway, "--root-dir="+c.path("kubelet"), "--cert-dir="+c.path("certificates"))
 	if err != nil {
 		return err
 	}

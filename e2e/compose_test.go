@@ -127,7 +127,8 @@ func TestUpgradeSidecarBesideApp(t *testing.T) {
 	upgraded := p.container("injector")
 	handOver()
 	p.compose("restart", "injector")
-	p.eventually("the restarted injector", 20*time.Second, func() bool { return strings.Count(p.logs("injector"), "adopting the key") == 2 })
+	p.eventually("the restarted injector", 20*time.Second,
+		func() bool { return strings.Count(p.logs("injector"), "adopting the key") == 2 })
 	p.wantLive(1)
 	if upgraded == old || p.container("injector") != upgraded || !p.started("app").Equal(began) {
 		t.Error("the upgrade replaced nothing, or restarted the app")
@@ -200,8 +201,10 @@ func TestWhatTheAppMayNot(t *testing.T) {
 	p.up()
 	token := p.read("app", "/secrets/balena-token")
 	for _, line := range []string{
-		"echo x >/secrets/balena-token", "rm /secrets/balena-token", "ln -sf /etc/passwd /secrets/balena-token", "ln /secrets/balena-token /secrets/x",
-		"touch /secrets/x", "mkdir /secrets/x", "chmod 0777 /secrets/balena-token", "ls /secrets/.injector", "cat /secrets/.injector/journal.json",
+		"echo x >/secrets/balena-token", "rm /secrets/balena-token", "ln -sf /etc/passwd /secrets/balena-token",
+		"ln /secrets/balena-token /secrets/x",
+		"touch /secrets/x", "mkdir /secrets/x", "chmod 0777 /secrets/balena-token", "ls /secrets/.injector",
+		"cat /secrets/.injector/journal.json",
 		"cat /run/secrets/balena_password", "mount -o remount,rw /secrets",
 	} {
 		if out, err := p.in("app", line); err == nil {
@@ -294,8 +297,10 @@ func TestDeviceExample(t *testing.T) {
 	const app = "my-device-app" // as the file names it
 	cmd := exec.Command("docker", "build", "-q", "-t", app, "-f", "-", dir)
 	cmd.Env = append(cmd.Environ(), "DOCKER_BUILDKIT=0")
-	cmd.Stdin = strings.NewReader("FROM " + busybox + "\nCOPY --from=" + image + " /injector /injector\nENTRYPOINT [\"/injector\", \"exec\", \"--\"]\n" +
-		`CMD ["sh", "-c", "trap exit TERM; while :; do echo app: ${#BALENA_TOKEN}; sleep 1 & wait; done"]` + "\n")
+	cmd.Stdin = strings.NewReader(
+		"FROM " + busybox + "\nCOPY --from=" + image + " /injector /injector\nENTRYPOINT [\"/injector\", \"exec\", \"--\"]\n" +
+			`CMD ["sh", "-c", "trap exit TERM; while :; do echo app: ${#BALENA_TOKEN}; sleep 1 & wait; done"]` + "\n",
+	)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatal(err, string(out))
 	}
@@ -329,7 +334,8 @@ func TestDemo(t *testing.T) {
 	}
 	demo("stop")
 	log := demo("logs", "--no-color")
-	for _, want := range []string{"minted a key", "extended the key", "revoked a key", "app: stopping after", "standin: 0 live keys at the end"} {
+	for _, want := range []string{"minted a key", "extended the key", "revoked a key", "app: stopping after",
+		"standin: 0 live keys at the end"} {
 		if !strings.Contains(log, want) {
 			t.Errorf("the log does not say %q:\n%s", want, log)
 		}

@@ -111,7 +111,8 @@ func TestDocsOfCompose(t *testing.T) {
 	override := filepath.Join(r.dir, "override.yaml")
 	text := `services:
   standin: {image: ` + demoImage + `, entrypoint: [/standin, -listen, ':8990']}
-  injector: {depends_on: {standin: {condition: service_started}}, environment: {INJECTOR_ALLOW_HTTP: "true", BALENA_API_URL: "http://standin:8990", BALENA_USERNAME: injector}}
+  injector: {depends_on: {standin: {condition: service_started}},
+   environment: {INJECTOR_ALLOW_HTTP: "true", BALENA_API_URL: "http://standin:8990", BALENA_USERNAME: injector}}
 `
 	if err := os.WriteFile(override, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -135,7 +136,8 @@ func TestDocsOfCompose(t *testing.T) {
 		}
 	})
 	out := r.follows(commandsOf(t, "compose.md"))
-	r.sees(out, "app: the token's md5 is ", "injector         run, pid", "adopting the key of the last start", "revoked a key", "standin: 0 live keys at the end")
+	r.sees(out, "app: the token's md5 is ", "injector         run, pid", "adopting the key of the last start", "revoked a key",
+		"standin: 0 live keys at the end")
 }
 
 func TestDocsOfExec(t *testing.T) {
@@ -143,7 +145,8 @@ func TestDocsOfExec(t *testing.T) {
 	r := newReader(t)
 	network := strings.ToLower(filepath.Base(r.bin)) + "-docs-exec"
 	sh(t, "docker", "network", "create", "--internal", network)
-	api := sh(t, "docker", "run", "-d", "--network", network, "--network-alias", "api", "--entrypoint", "/standin", demoImage, "-listen", ":8990")
+	api := sh(t, "docker", "run", "-d", "--network", network, "--network-alias", "api", "--entrypoint", "/standin", demoImage, "-listen",
+		":8990")
 	t.Cleanup(func() {
 		_ = exec.Command("docker", "rm", "-f", api, "my-app").Run()
 		_ = exec.Command("docker", "network", "rm", network).Run()
@@ -151,7 +154,9 @@ func TestDocsOfExec(t *testing.T) {
 	s := &standin{t, func() string {
 		return sh(t, "docker", "inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", api)
 	}}
-	r.engineFor(`run) shift; exec $docker run --network ` + network + ` -e BALENA_API_URL=http://api:8990 -e INJECTOR_ALLOW_HTTP=true "$@" ;;`)
+	r.engineFor(
+		`run) shift; exec $docker run --network ` + network + ` -e BALENA_API_URL=http://api:8990 -e INJECTOR_ALLOW_HTTP=true "$@" ;;`,
+	)
 	out := r.follows(commandsOf(t, "exec.md"))
 	r.sees(out, "app: a token of 32 characters", "injector         exec, pid", "revoked a key", "nothing is left that could be revoked")
 	s.wantLive(0)
@@ -172,13 +177,18 @@ func TestDocsOfKubernetes(t *testing.T) {
 			t.Fatal(err)
 		}
 		text := h.edited(string(raw), nil)
-		text = strings.ReplaceAll(text, `- {name: BALENA_API_URL,`, `- {name: INJECTOR_ALLOW_HTTP, value: "true"}`+"\n            - {name: BALENA_API_URL,")
+		text = strings.ReplaceAll(
+			text,
+			`- {name: BALENA_API_URL,`,
+			`- {name: INJECTOR_ALLOW_HTTP, value: "true"}`+"\n            - {name: BALENA_API_URL,",
+		)
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	out := r.follows(commandsOf(t, "kubernetes.md"))
-	r.sees(out, "successfully rolled out", "app: the token's md5 is ", "injector         run, pid", "job.batch/job condition met", "secret/balena-login replaced")
+	r.sees(out, "successfully rolled out", "app: the token's md5 is ", "injector         run, pid", "job.batch/job condition met",
+		"secret/balena-login replaced")
 	h.wantLive(0)
 	if n := h.mints(); n != 2 {
 		t.Errorf("%d mints, of the app and of the Job", n)

@@ -54,7 +54,8 @@ func newNamespace(t *testing.T) *home {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	h.must("run", "api", "-n", h.namespace+"-api", "--image="+demoImage, "--image-pull-policy=Never", "--command", "--", "/standin", "-listen", ":8990")
+	h.must("run", "api", "-n", h.namespace+"-api", "--image="+demoImage, "--image-pull-policy=Never", "--command", "--", "/standin",
+		"-listen", ":8990")
 	h.must("wait", "pod", "api", "-n", h.namespace+"-api", "--for=condition=Ready", "--timeout=60s")
 	return h
 }
@@ -163,7 +164,9 @@ func TestClusterSidecar(t *testing.T) {
 		if now := h.token(); now != token {
 			t.Fatalf("the app reads %d bytes", len(now))
 		}
-		out := h.must("get", "pod", pod, "-o", "jsonpath={.status.initContainerStatuses[0].restartCount} {.status.initContainerStatuses[0].ready} {.status.containerStatuses[0].restartCount}")
+		out := h.must("get", "pod", pod, "-o",
+			"jsonpath={.status.initContainerStatuses[0].restartCount} {.status.initContainerStatuses[0].ready} "+
+				"{.status.containerStatuses[0].restartCount}")
 		return out == "1 true 0"
 	})
 	if h.wantLive(1)[0].ID != key.ID || h.mints() != 2 {
@@ -182,7 +185,8 @@ func TestClusterSidecar(t *testing.T) {
 		if now := h.token(); now != token {
 			t.Fatalf("the app reads %d bytes", len(now))
 		}
-		return h.must("get", "pod", pod, "-o", "jsonpath={.status.initContainerStatuses[0].restartCount} {.status.initContainerStatuses[0].ready}") == "2 true"
+		return h.must("get", "pod", pod, "-o",
+			"jsonpath={.status.initContainerStatuses[0].restartCount} {.status.initContainerStatuses[0].ready}") == "2 true"
 	})
 	if h.wantLive(1)[0].ID != key.ID || h.mints() != 2 {
 		t.Error("the sidecar that took over made another key")
@@ -197,7 +201,8 @@ func TestClusterSecretIsUpdated(t *testing.T) {
 	h.apply()
 	h.says("deployment/app", injectorContainer, "the user name or the password is not accepted")
 	secret := filepath.Join(t.TempDir(), "secret.yaml")
-	updated := h.must("create", "secret", "generic", "balena-login", "--from-literal=username=injector", "--from-literal=password="+password, "--dry-run=client", "-o", "yaml")
+	updated := h.must("create", "secret", "generic", "balena-login", "--from-literal=username=injector",
+		"--from-literal=password="+password, "--dry-run=client", "-o", "yaml")
 	if err := os.WriteFile(secret, []byte(updated), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -229,7 +234,10 @@ func TestClusterJob(t *testing.T) {
 	h.apply()
 	h.must("wait", "job/job", "--for=condition=complete", "--timeout=60s")
 	h.wantLive(0)
-	ended := h.must("get", "pod", "-l", "app=job", "-o", "jsonpath={.items[0].status.containerStatuses[0].state.terminated.finishedAt} {.items[0].status.initContainerStatuses[0].state.terminated.finishedAt} {.items[0].status.initContainerStatuses[0].state.terminated.exitCode}")
+	ended := h.must("get", "pod", "-l", "app=job", "-o",
+		"jsonpath={.items[0].status.containerStatuses[0].state.terminated.finishedAt} "+
+			"{.items[0].status.initContainerStatuses[0].state.terminated.finishedAt} "+
+			"{.items[0].status.initContainerStatuses[0].state.terminated.exitCode}")
 	var app, injector time.Time
 	code := -1
 	fields := strings.Fields(ended)
@@ -322,7 +330,8 @@ spec:
     spec:
       terminationGracePeriodSeconds: 20
       initContainers:
-        - {name: migrate, image: "busybox:stable", command: [test, -s, /secrets/balena-token], volumeMounts: [{name: balena-token, mountPath: /secrets, readOnly: true}]}
+        - {name: migrate, image: "busybox:stable", command: [test, -s, /secrets/balena-token],
+           volumeMounts: [{name: balena-token, mountPath: /secrets, readOnly: true}]}
       containers:
         - name: app
           image: busybox:stable

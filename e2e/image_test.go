@@ -30,7 +30,8 @@ func TestImage(t *testing.T) {
 			t.Errorf("%s is %s, want %s", format, got, want)
 		}
 	}
-	if out := sh(t, "docker", "run", "--rm", "--read-only", "--cap-drop=ALL", "--user=4711:4711", "--network=none", image, "version"); out == "" {
+	if out := sh(t, "docker", "run", "--rm", "--read-only", "--cap-drop=ALL", "--user=4711:4711", "--network=none", image,
+		"version"); out == "" {
 		t.Error("no version")
 	}
 }
@@ -43,8 +44,8 @@ func TestTmpfsOfTheReadme(t *testing.T) {
 	api := sh(t, "docker", "run", "-d", "--entrypoint", "/standin", demoImage, "-listen", ":8990")
 	t.Cleanup(func() { _ = exec.Command("docker", "rm", "-f", api).Run() })
 	s := &standin{t, func() string { return sh(t, "docker", "inspect", "-f", "{{.NetworkSettings.IPAddress}}", api) }}
-	id := sh(t, "docker", "run", "-d", "--tmpfs", "/secrets", "--restart", "on-failure", "-e", "BALENA_API_URL="+s.url(""), "-e", "INJECTOR_ALLOW_HTTP=true",
-		"-e", "BALENA_USERNAME=injector", "-e", "BALENA_PASSWORD="+password, "-e", "INJECTOR_TTL=20s", image)
+	id := sh(t, "docker", "run", "-d", "--tmpfs", "/secrets", "--restart", "on-failure", "-e", "BALENA_API_URL="+s.url(""), "-e",
+		"INJECTOR_ALLOW_HTTP=true", "-e", "BALENA_USERNAME=injector", "-e", "BALENA_PASSWORD="+password, "-e", "INJECTOR_TTL=20s", image)
 	t.Cleanup(func() { _ = exec.Command("docker", "rm", "-f", id).Run() })
 	for n := range 11 {
 		s.eventually("a healthy injector", 80*time.Second, func() bool {
@@ -89,7 +90,8 @@ func TestImageForOtherMachines(t *testing.T) {
 		t.Run(c.arch+c.variant, func(t *testing.T) {
 			engine(t)
 			tag := image + ":" + c.arch + c.variant
-			cmd := exec.Command("docker", "build", "-q", "--build-arg", "GO_IMAGE="+toolchain, "--build-arg", "TARGETARCH="+c.arch, "--build-arg", "TARGETVARIANT="+c.variant, "-t", tag, "..")
+			cmd := exec.Command("docker", "build", "-q", "--build-arg", "GO_IMAGE="+toolchain, "--build-arg", "TARGETARCH="+c.arch,
+				"--build-arg", "TARGETVARIANT="+c.variant, "-t", tag, "..")
 			cmd.Env = append(os.Environ(), "DOCKER_BUILDKIT=0")
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Fatal(err, string(out))
@@ -133,7 +135,13 @@ func runsOnARM(t *testing.T, binary string) {
 	run := func(command string) {
 		t.Helper()
 		cmd := exec.Command(emulator, "-cpu", "arm1176", binary, command)
-		cmd.Env = []string{"BALENA_API_URL=" + s.url(""), "INJECTOR_ALLOW_HTTP=true", "BALENA_USERNAME=injector", "BALENA_PASSWORD=" + password, "INJECTOR_OUTPUT=" + dir + "/balena-token"}
+		cmd.Env = []string{
+			"BALENA_API_URL=" + s.url(""),
+			"INJECTOR_ALLOW_HTTP=true",
+			"BALENA_USERNAME=injector",
+			"BALENA_PASSWORD=" + password,
+			"INJECTOR_OUTPUT=" + dir + "/balena-token",
+		}
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v\n%s", command, err, out)
 		}

@@ -51,7 +51,8 @@ func built(t *testing.T, dir string) []byte {
 func decoded(t *testing.T, name string, manifest []byte) []runtime.Object {
 	t.Helper()
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{appsv1.AddToScheme, batchv1.AddToScheme, corev1.AddToScheme, policyv1.AddToScheme, networkingv1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{appsv1.AddToScheme, batchv1.AddToScheme, corev1.AddToScheme, policyv1.AddToScheme,
+		networkingv1.AddToScheme} {
 		if err := add(scheme); err != nil {
 			t.Fatal(err)
 		}
@@ -122,14 +123,21 @@ func TestPlainFiles(t *testing.T) {
 	}
 	for home, dir := range homes {
 		file := k8sDir + "plain/" + home + ".yaml"
-		want := fmt.Appendf(nil, "# Made by: kubectl kustomize examples/k8s/%s\n# How to use it: docs/kubernetes.md. Yours are the image, the API's URL, and the Secret \"balena-login\".\n%s", dir, built(t, k8sDir+dir))
+		want := fmt.Appendf(nil,
+			"# Made by: kubectl kustomize examples/k8s/%s\n# How to use it: docs/kubernetes.md. Yours are the image, the API's "+
+				"URL, and the Secret \"balena-login\".\n%s", dir, built(t, k8sDir+dir))
 		if *update {
 			if err := os.WriteFile(file, want, 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
 		if got, err := os.ReadFile(file); err != nil || !bytes.Equal(got, want) {
-			t.Errorf("%s is not what kubectl kustomize makes of %s (%v); `cd e2e && go test -run TestPlainFiles -update` writes it", file, dir, err)
+			t.Errorf(
+				"%s is not what kubectl kustomize makes of %s (%v); `cd e2e && go test -run TestPlainFiles -update` writes it",
+				file,
+				dir,
+				err,
+			)
 		}
 	}
 }
@@ -173,7 +181,8 @@ func checkPod(t *testing.T, s *corev1.PodSpec) {
 	if s.HostNetwork || s.HostPID || s.HostIPC {
 		t.Error("a namespace of the host")
 	}
-	if sc := s.SecurityContext; sc == nil || sc.FSGroup == nil || !is(sc.RunAsNonRoot, true) || sc.SeccompProfile == nil || sc.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
+	if sc := s.SecurityContext; sc == nil || sc.FSGroup == nil || !is(sc.RunAsNonRoot, true) || sc.SeccompProfile == nil ||
+		sc.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
 		t.Errorf("the pod's security context: %+v", s.SecurityContext)
 	}
 	if s.TerminationGracePeriodSeconds == nil || *s.TerminationGracePeriodSeconds < 40 {
@@ -190,8 +199,16 @@ func checkPod(t *testing.T, s *corev1.PodSpec) {
 func checkContainer(t *testing.T, c *corev1.Container) {
 	t.Helper()
 	sc := c.SecurityContext
-	want := &corev1.SecurityContext{AllowPrivilegeEscalation: new(bool), ReadOnlyRootFilesystem: ptr(true), RunAsNonRoot: ptr(true), RunAsUser: sc.RunAsUser,
-		Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}, SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}}
+	want := &corev1.SecurityContext{
+		AllowPrivilegeEscalation: new(bool),
+		ReadOnlyRootFilesystem:   ptr(true),
+		RunAsNonRoot:             ptr(true),
+		RunAsUser:                sc.RunAsUser,
+		Capabilities: &corev1.Capabilities{
+			Drop: []corev1.Capability{"ALL"},
+		},
+		SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+	}
 	if !reflect.DeepEqual(sc, want) || sc.RunAsUser == nil || *sc.RunAsUser == 0 {
 		t.Errorf("%s: the security context is %+v", c.Name, sc)
 	}
@@ -268,16 +285,16 @@ func TestNetworkPolicy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	policy, ok := decoded(t, file, raw)[0].(*networkingv1.NetworkPolicy)
+	applied, ok := decoded(t, file, raw)[0].(*networkingv1.NetworkPolicy)
 	if !ok {
 		t.Fatal("it is not a NetworkPolicy")
 	}
 	port := pods(t, "sidecar")[0].Spec.InitContainers[0].Ports[0].ContainerPort
-	guarded := policy.Spec.Ingress[0]
+	guarded := applied.Spec.Ingress[0]
 	if guarded.Ports[0].Port.IntVal != port || len(guarded.From) != 1 || guarded.From[0].NamespaceSelector == nil {
-		t.Errorf("port %d is open: %+v", port, policy.Spec.Ingress)
+		t.Errorf("port %d is open: %+v", port, applied.Spec.Ingress)
 	}
-	for _, rule := range policy.Spec.Ingress[1:] {
+	for _, rule := range applied.Spec.Ingress[1:] {
 		for _, p := range rule.Ports {
 			if p.Port.IntVal == port {
 				t.Errorf("port %d is open to all", port)
@@ -297,7 +314,8 @@ func componentOf(t *testing.T, own string) []byte {
 	if component, err = filepath.Rel(dir, component); err != nil {
 		t.Fatal(err)
 	}
-	for name, text := range map[string]string{"kustomization.yaml": "resources: [mine.yaml]\ncomponents:\n  - " + component + "\n", "mine.yaml": own} {
+	for name, text := range map[string]string{"kustomization.yaml": "resources: [mine.yaml]\ncomponents:\n  - " + component + "\n",
+		"mine.yaml": own} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

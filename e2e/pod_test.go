@@ -50,7 +50,19 @@ func newPod(t *testing.T, home string, set map[string]string) *pod {
 	}
 	t.Cleanup(p.remove)
 	sh(t, "docker", "network", "create", "--internal", p.name) // it leads to the API alone
-	p.docker("run", "-d", "--name", p.name+"-api", "--network", p.name, "--network-alias", "api", "--entrypoint", "/standin", demoImage, "-listen", ":8990")
+	p.docker("run", "-d",
+		"--name",
+		p.name+"-api",
+		"--network",
+		p.name,
+		"--network-alias",
+		"api",
+		"--entrypoint",
+		"/standin",
+		demoImage,
+		"-listen",
+		":8990",
+	)
 	p.sandbox()
 	return p
 }
@@ -106,7 +118,8 @@ func (p *pod) volume(v corev1.Volume, group int64) string {
 		if v.EmptyDir != nil {
 			size = v.EmptyDir.SizeLimit.Value()
 		}
-		args = append(args, "--opt", "type=tmpfs", "--opt", "device=tmpfs", "--opt", fmt.Sprintf("o=size=%d,mode=3777,uid=0,gid=%d", size, group))
+		args = append(args, "--opt", "type=tmpfs", "--opt", "device=tmpfs", "--opt",
+			fmt.Sprintf("o=size=%d,mode=3777,uid=0,gid=%d", size, group))
 	}
 	p.docker(append(args, name)...)
 	return name
@@ -154,7 +167,8 @@ func (p *pod) run(c *corev1.Container) {
 	// Without runAsGroup the group is that of the image's /etc/passwd, or 0.
 	args := []string{"run", "-d", "--name", p.name + "-" + c.Name, "--network", sandbox, "--ipc", sandbox, "--no-healthcheck",
 		"--user", fmt.Sprintf("%d:0", *c.SecurityContext.RunAsUser), "--group-add", fmt.Sprint(*p.spec.SecurityContext.FSGroup),
-		"--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--memory", fmt.Sprint(c.Resources.Limits.Memory().Value())}
+		"--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
+		"--memory", fmt.Sprint(c.Resources.Limits.Memory().Value())}
 	for _, e := range c.Env {
 		value := e.Value
 		if e.ValueFrom != nil {

@@ -21,7 +21,8 @@ func TestPodSidecar(t *testing.T) {
 	if log := p.logs("app"); strings.Contains(log, "No such file") {
 		t.Error("the app started without a token:", log)
 	}
-	if got := p.root("stat -c %u:%g:%a /volumes/balena-token/balena-token /volumes/balena-token/.injector"); got != "65532:2000:440\n65532:2000:2700" {
+	got := p.root("stat -c %u:%g:%a /volumes/balena-token/balena-token /volumes/balena-token/.injector")
+	if got != "65532:2000:440\n65532:2000:2700" {
 		t.Error("owner, group and mode of token and state:", got)
 	}
 	for _, line := range []string{"echo x >/secrets/x", "rm /secrets/balena-token", "ls /secrets/.injector", "ls /login"} {

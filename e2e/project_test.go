@@ -33,8 +33,15 @@ func newProject(t *testing.T, file, service string) *project {
 	p := &project{name: "e2e" + strings.ToLower(rand.Text()[:8]), file: "../examples/compose/" + file, service: service, dir: t.TempDir()}
 	p.standin = &standin{t, p.address}
 	secret := filepath.Join(p.dir, "password")
-	p.env = map[string]string{"INJECTOR_IMAGE": image, "APP_IMAGE": busybox, "BALENA_USERNAME": "injector", "BALENA_API_URL": "http://standin:8990",
-		"BALENA_PASSWORD_FILE": secret, "BALENA_PASSWORD": password, "COMPOSE_IGNORE_ORPHANS": "1"}
+	p.env = map[string]string{
+		"INJECTOR_IMAGE":         image,
+		"APP_IMAGE":              busybox,
+		"BALENA_USERNAME":        "injector",
+		"BALENA_API_URL":         "http://standin:8990",
+		"BALENA_PASSWORD_FILE":   secret,
+		"BALENA_PASSWORD":        password,
+		"COMPOSE_IGNORE_ORPHANS": "1",
+	}
 	p.set = map[string]string{"INJECTOR_ALLOW_HTTP": "true", "INJECTOR_CHECK_INTERVAL": "1s"}
 	if err := os.WriteFile(secret, []byte(password+"\n"), 0o444); err != nil {
 		t.Fatal(err)
@@ -119,7 +126,8 @@ func (p *project) end() {
 // container is the id of a service's container, "" if there is none.
 func (p *project) container(service string) string {
 	p.t.Helper()
-	return sh(p.t, "docker", "ps", "-aq", "--filter", "label=com.docker.compose.project="+p.name, "--filter", "label=com.docker.compose.service="+service)
+	return sh(p.t, "docker", "ps", "-aq", "--filter", "label=com.docker.compose.project="+p.name, "--filter",
+		"label=com.docker.compose.service="+service)
 }
 
 func (p *project) inspect(service, format string) string {

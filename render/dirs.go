@@ -102,7 +102,8 @@ func (d *Dirs) checkMemory(dir *rootdir.Dir) error {
 	}
 	memory, err := dir.InMemory()
 	if err == nil && !memory {
-		err = fmt.Errorf("%s is not in memory, and a key must not reach a disk: %s, or set INJECTOR_REQUIRE_TMPFS=false", dir.Path(), mountHint(dir.Path()))
+		err = fmt.Errorf("%s is not in memory, and a key must not reach a disk: %s, or set INJECTOR_REQUIRE_TMPFS=false", dir.Path(),
+			mountHint(dir.Path()))
 	}
 	return err
 }
@@ -117,5 +118,6 @@ func (m *missingDir) Error() string {
 func (m *missingDir) Is(target error) bool { return target == fs.ErrNotExist }
 
 func mountHint(path string) string {
-	return fmt.Sprintf("mount a tmpfs there (mkdir -p %s && mount -t tmpfs -o size=1m,mode=0700,uid=%d tmpfs %s, docker run --tmpfs %s, a Compose volume with driver_opts type tmpfs, a Kubernetes emptyDir with medium: Memory)", path, os.Getuid(), path, path)
+	return fmt.Sprintf("mount a tmpfs there (mkdir -p %s && mount -t tmpfs -o size=1m,mode=0700,uid=%d tmpfs %s, docker run --tmpfs %s, a "+
+		"Compose volume with driver_opts type tmpfs, a Kubernetes emptyDir with medium: Memory)", path, os.Getuid(), path, path)
 }

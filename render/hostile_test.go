@@ -39,7 +39,8 @@ func TestWatchSeesSwappedDirectories(t *testing.T) {
 	root := t.TempDir()
 	write := func(dir, text string) {
 		t.Helper()
-		if err := errors.Join(os.MkdirAll(filepath.Join(root, dir), 0o700), os.WriteFile(filepath.Join(root, dir, "file"), []byte(text), 0o600)); err != nil {
+		if err := errors.Join(os.MkdirAll(filepath.Join(root, dir), 0o700), os.WriteFile(filepath.Join(root, dir, "file"), []byte(text),
+			0o600)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -54,7 +55,8 @@ func TestWatchSeesSwappedDirectories(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go func() {
-		_ = Watch(ctx, slog.New(slog.DiscardHandler), []string{filepath.Join(link, "file"), filepath.Join(root, "made", "file")}, func() { changes <- struct{}{} })
+		_ = Watch(ctx, slog.New(slog.DiscardHandler), []string{filepath.Join(link, "file"), filepath.Join(root, "made", "file")},
+			func() { changes <- struct{}{} })
 	}()
 	seen := func(what string, change func()) {
 		t.Helper()
@@ -265,7 +267,8 @@ func TestAPresetsDirectoryIsNotFollowed(t *testing.T) {
 			dirs := NewDirs(true)
 			defer func() { _ = dirs.Close() }()
 			dir := filepath.Join(secrets, "balena")
-			files := New(Config{Dirs: dirs, Outputs: []Output{{Path: filepath.Join(dir, "token"), Mode: 0o440, Owner: Keep, MakeDir: true}}})
+			files := New(
+				Config{Dirs: dirs, Outputs: []Output{{Path: filepath.Join(dir, "token"), Mode: 0o440, Owner: Keep, MakeDir: true}}})
 			if plant != nil {
 				if err := plant(dir, victim); err != nil {
 					t.Fatal(err)

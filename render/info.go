@@ -61,7 +61,14 @@ func (f *Files) Describe(_ context.Context, p key.Publication) error {
 }
 
 func (f *Files) describe(p key.Publication, changing bool) error {
-	data, err := json.Marshal(Info{Generation: p.Generation, Name: p.Key.Name, Kind: p.Key.Kind, Expiry: p.Key.Expiry.UTC(), SecondsLeft: int64(p.Left.Seconds()), Changing: changing})
+	data, err := json.Marshal(Info{
+		Generation:  p.Generation,
+		Name:        p.Key.Name,
+		Kind:        p.Key.Kind,
+		Expiry:      p.Key.Expiry.UTC(),
+		SecondsLeft: int64(p.Left.Seconds()),
+		Changing:    changing,
+	})
 	for _, o := range f.cfg.Outputs {
 		err = errors.Join(err, f.writeInfo(o, append(data, '\n')))
 	}

@@ -15,16 +15,27 @@ type Preset struct {
 // presets are named instead of a template's file. What each consumer reads is from balena's own
 // sources; see docs/apps.md.
 var presets = map[string]Preset{
-	"raw":    {About: "the token and nothing else, for whatever reads a token file", source: `{{.Token}}`},
-	"dotenv": {About: "BALENA_TOKEN=… and BALENA_API_URL=…, for `--env-file` and dotenv libraries", source: "BALENA_TOKEN={{.Token}}\nBALENA_API_URL={{.URL}}\n"},
+	"raw": {About: "the token and nothing else, for whatever reads a token file", source: `{{.Token}}`},
+	"dotenv": {
+		About:  "BALENA_TOKEN=… and BALENA_API_URL=…, for `--env-file` and dotenv libraries",
+		source: "BALENA_TOKEN={{.Token}}\nBALENA_API_URL={{.URL}}\n",
+	},
 	"json": {About: "token, expiry, generation and name as JSON",
-		source: `{"token":{{json .Token}},"expiry":{{json (rfc3339 .Expiry)}},"generation":{{.Generation}},"name":{{json .Name}},"url":{{json .URL}}}` + "\n"},
+		source: `{"token":{{json .Token}},"expiry":{{json (rfc3339 .Expiry)}},"generation":{{.Generation}},` +
+			`"name":{{json .Name}},"url":{{json .URL}}}` + "\n"},
 	// The CLI and the Node SDK read the exact bytes of the file "token" in their data directory,
 	// where the CLI also writes: it must be a directory that the app may write to.
-	"balena-cli": {About: "the data directory of the balena CLI and the Node SDK (BALENARC_DATA_DIRECTORY)", File: "token", source: `{{.Token}}`},
+	"balena-cli": {
+		About:  "the data directory of the balena CLI and the Node SDK (BALENARC_DATA_DIRECTORY)",
+		File:   "token",
+		source: `{{.Token}}`,
+	},
 	"balena-python": {About: "the Python SDK's balena.cfg; the destination is the directory .balena in the app's home",
 		File: "balena.cfg", source: "[Settings]\ntoken = {{.Token}}\n"},
-	"netrc":  {About: "a .netrc line for the API's host, for basic authentication", source: "machine {{host .URL}} login {{.Name}} password {{.Token}}\n"},
+	"netrc": {
+		About:  "a .netrc line for the API's host, for basic authentication",
+		source: "machine {{host .URL}} login {{.Name}} password {{.Token}}\n",
+	},
 	"header": {About: "an Authorization header, for `curl -H @FILE`", source: "Authorization: Bearer {{.Token}}\n"},
 }
 

@@ -73,7 +73,8 @@ func TestTemplatesSeeThePublication(t *testing.T) {
 	secret := p.Key.Secret.Reveal()
 	for source, want := range map[string]string{
 		"{{.Token}}": secret,
-		"{{.KeyID}} {{.Name}} {{.Kind}} {{.Generation}} {{.UserID}} {{.Target}} {{.URL}}":  "7 " + p.Key.Name + " fleet 3 1 acme/fleet https://api.example.org:8443/x",
+		"{{.KeyID}} {{.Name}} {{.Kind}} {{.Generation}} {{.UserID}} {{.Target}} {{.URL}}": "7 " + p.Key.Name +
+			" fleet 3 1 acme/fleet https://api.example.org:8443/x",
 		"{{rfc3339 .Expiry}} {{unix .Expiry}} {{date \"02.01.2006\" .Expiry}}":             "2031-02-03T04:05:06Z 1927857906 03.02.2031",
 		"{{json .Target}} {{base64 \"a?b>\"}} {{base64url \"a?b>\"}} {{urlquery \"a b\"}}": `"acme/fleet" YT9iPg== YT9iPg== a+b`,
 		"{{shell (env \"APP_NAME\")}} {{host .URL}} {{trim (file \"note\")}}":              `'it'\''s' api.example.org a note`,
@@ -192,7 +193,8 @@ func TestPresets(t *testing.T) {
 		"balena-python": "[Settings]\ntoken = " + secret + "\n",
 		"netrc":         "machine api.example.org login " + p.Key.Name + " password " + secret + "\n",
 		"header":        "Authorization: Bearer " + secret + "\n",
-		"json":          `{"token":"` + secret + `","expiry":"2033-05-18T03:33:20Z","generation":2,"name":"` + p.Key.Name + `","url":"https://api.example.org"}` + "\n",
+		"json": `{"token":"` + secret + `","expiry":"2033-05-18T03:33:20Z","generation":2,` +
+			`"name":"` + p.Key.Name + `","url":"https://api.example.org"}` + "\n",
 	} {
 		_, template, ok := LookUpPreset(name)
 		if !ok {

@@ -231,7 +231,8 @@ func (p *replay) send(x exchange) (int, http.Header, string) {
 func escapeQuery(raw string) string {
 	var out strings.Builder
 	for _, r := range raw {
-		if strings.ContainsRune("/?=&$,()'*:-_.~%", r) || r < 128 && (r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z') {
+		if strings.ContainsRune("/?=&$,()'*:-_.~%", r) ||
+			r < 128 && (r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z') {
 			out.WriteRune(r)
 		} else {
 			out.WriteString(url.PathEscape(string(r)))
@@ -271,7 +272,8 @@ func (p *replay) differences(x exchange, status int, header http.Header, body st
 	if want.Claims != nil {
 		got, base := decodeClaims(p.t, body), decodeClaims(p.t, p.vars[want.Claims.Of])
 		at, _ := got["authTime"].(json.Number).Int64()
-		if want.Claims.AuthTime == "now" && time.Since(time.UnixMilli(at)).Abs() > 30*time.Second || want.Claims.AuthTime == "kept" && !reflect.DeepEqual(got["authTime"], base["authTime"]) {
+		if want.Claims.AuthTime == "now" && time.Since(time.UnixMilli(at)).Abs() > 30*time.Second ||
+			want.Claims.AuthTime == "kept" && !reflect.DeepEqual(got["authTime"], base["authTime"]) {
 			add("authTime %v from %v", got["authTime"], base["authTime"])
 		}
 	}

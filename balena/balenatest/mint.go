@@ -147,11 +147,14 @@ func (s *Server) mintRole(c *call, role string, target int64) {
 func (s *Server) mint(c *call, k Key, chosen string) {
 	k.Name, k.Description = c.str("name"), c.str("description")
 	if units(k.Name) > 50 {
-		c.json(http.StatusBadRequest, "It is necessary that each api key that has a name, has a name that has a Length (Type) that is less than or equal to 50.")
+		c.json(http.StatusBadRequest,
+			"It is necessary that each api key that has a name, has a name that has a Length (Type) that is less than or equal to 50.")
 		return
 	}
 	if units(k.Description) > 150 {
-		c.json(http.StatusBadRequest, "It is necessary that each api key that has a description, has a description that has a Length (Type) that is less than or equal to 150.")
+		c.json(http.StatusBadRequest,
+			"It is necessary that each api key that has a description, has a description that has a Length (Type) that is less "+
+				"than or equal to 150.")
 		return
 	}
 	switch date := c.body["expiryDate"].(type) {

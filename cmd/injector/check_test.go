@@ -31,7 +31,12 @@ func TestCheckSaysWhatRunWouldFindTaken(t *testing.T) {
 	p := s.start("run")
 	s.ready()
 	// Beside the injector of this very configuration: to try a password, for instance.
-	contains(t, s.want(0, "check"), "in which `injector run` (pid "+itoa(p.cmd.Process.Pid)+") keeps these outputs", "note another injector is using this state directory")
+	contains(
+		t,
+		s.want(0, "check"),
+		"in which `injector run` (pid "+itoa(p.cmd.Process.Pid)+") keeps these outputs",
+		"note another injector is using this state directory",
+	)
 
 	mine := s.env["INJECTOR_OUTPUT"]
 	s.set("INJECTOR_OUTPUT", filepath.Join(s.dir, "other-token"), "INJECTOR_INIT_TIMEOUT", "1s")

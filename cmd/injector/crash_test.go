@@ -36,7 +36,8 @@ func crashStage(t *testing.T, binary string) *stage {
 	}))
 	t.Cleanup(fast.Close)
 	s.binary = binary
-	s.set("BALENA_API_URL", fast.URL, "INJECTOR_TTL", "10m", "INJECTOR_MAX_TTL", "10m", "INJECTOR_OVERLAP", "500ms", "INJECTOR_LOG_LEVEL", "info")
+	s.set("BALENA_API_URL", fast.URL, "INJECTOR_TTL", "10m", "INJECTOR_MAX_TTL", "10m", "INJECTOR_OVERLAP", "500ms", "INJECTOR_LOG_LEVEL",
+		"info")
 	return s
 }
 
@@ -203,7 +204,8 @@ func TestCrashMatrix(t *testing.T) {
 		})
 	}
 	for n := range requests {
-		for name, f := range map[string]balenatest.Fault{"before": {Hang: true}, "after": {Hang: true, After: true}, "later": {Hang: true, Late: 300 * time.Millisecond}} {
+		for name, f := range map[string]balenatest.Fault{"before": {Hang: true}, "after": {Hang: true, After: true},
+			"later": {Hang: true, Late: 300 * time.Millisecond}} {
 			t.Run(fmt.Sprintf("request-%d-%s", n+1, name), func(t *testing.T) {
 				t.Parallel()
 				s := crashStage(t, binary)

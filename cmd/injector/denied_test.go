@@ -34,14 +34,16 @@ func denySystemCalls() {
 	result := func(k uint32) unix.SockFilter { return unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: k} }
 	filter := []unix.SockFilter{load(0)} // the number of the call
 	for _, nr := range []uint32{unix.SYS_STATX, unix.SYS_PIDFD_OPEN, unix.SYS_PIDFD_SEND_SIGNAL} {
-		filter = append(filter, unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: nr, Jf: 1}, result(unix.SECCOMP_RET_ERRNO|uint32(errno)))
+		filter = append(filter, unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: nr, Jf: 1},
+			result(unix.SECCOMP_RET_ERRNO|uint32(errno)))
 	}
 	filter = append(filter, result(unix.SECCOMP_RET_ALLOW))
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		panic(err)
 	}
-	if _, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program))); e != 0 {
+	if _, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC,
+		uintptr(unsafe.Pointer(&program))); e != 0 {
 		panic(e)
 	}
 }
@@ -85,7 +87,8 @@ func TestSystemCallsThatAreDenied(t *testing.T) {
 			if n := s.server.Count("mint"); n != 2 {
 				t.Errorf("%d mints", n)
 			}
-			if log := s.log.String(); strings.Contains(log, "function not implemented") || strings.Contains(log, "operation not permitted") {
+			if log := s.log.String(); strings.Contains(log, "function not implemented") ||
+				strings.Contains(log, "operation not permitted") {
 				t.Error("a call that was denied is a failure")
 			}
 			p.stop()

@@ -18,8 +18,10 @@ const examplesDir = "../../examples/apps"
 
 // exampleSays is what each example prints, beside that of most of them.
 var exampleSays = map[string]string{
-	"json.sh": "good until 20", "netrc.sh": "> authorization: basic", "balena-cli.sh": "USERNAME: injector", "several-keys.sh": `"actorType":"application"`,
-	"notify-command.sh": "generation 1", "notify-signal.sh": "rereading", "exec-signal.sh": "another token", "notify-http.sh": `PUT /-/reload {"generation":1,`,
+	"json.sh": "good until 20", "netrc.sh": "> authorization: basic", "balena-cli.sh": "USERNAME: injector",
+	"several-keys.sh":   `"actorType":"application"`,
+	"notify-command.sh": "generation 1", "notify-signal.sh": "rereading", "exec-signal.sh": "another token",
+	"notify-http.sh": `PUT /-/reload {"generation":1,`,
 }
 
 // TestExamples runs every example as it is: the app gets a good token, and nothing is left.
@@ -65,8 +67,15 @@ func runExample(t *testing.T, path, says string) {
 	secrets := filepath.Join(s.dir, "secrets")
 	mountSmall(t, secrets)
 	cmd := exec.Command("sh", path)
-	cmd.Env = []string{"PATH=" + bin + ":" + clients + ":" + os.Getenv("PATH"), "HOME=" + s.dir, "SECRETS=" + secrets, "BIN=" + filepath.Join(s.dir, "opt"), "BALENA_API_URL=" + s.url,
-		"BALENA_USERNAME=" + s.env["BALENA_USERNAME"], "BALENA_PASSWORD=" + s.env["BALENA_PASSWORD"]}
+	cmd.Env = []string{
+		"PATH=" + bin + ":" + clients + ":" + os.Getenv("PATH"),
+		"HOME=" + s.dir,
+		"SECRETS=" + secrets,
+		"BIN=" + filepath.Join(s.dir, "opt"),
+		"BALENA_API_URL=" + s.url,
+		"BALENA_USERNAME=" + s.env["BALENA_USERNAME"],
+		"BALENA_PASSWORD=" + s.env["BALENA_PASSWORD"],
+	}
 	if strings.Contains(path, "inside-another-image") {
 		cmd.Env = append(cmd.Env, become+"=1")
 	}

@@ -32,7 +32,9 @@ func runExec(in *invocation) (err error) {
 // lookPath returns a problem if there is no such program.
 func lookPath(program string) error {
 	if _, err := exec.LookPath(program); err != nil {
-		return config.Problems{{Variable: "the command", Rule: "cannot be run: " + err.Error(), Fix: "give a program in PATH or the path of one"}}
+		return config.Problems{
+			{Variable: "the command", Rule: "cannot be run: " + err.Error(), Fix: "give a program in PATH or the path of one"},
+		}
 	}
 	return nil
 }

@@ -90,11 +90,13 @@ func TestChildrenHaveNoCredential(t *testing.T) {
 		},
 		"files": func(s *stage, file func(string) string) {
 			s.set("BALENA_PASSWORD_FILE", file(s.env["BALENA_PASSWORD"]), "BALENA_TOTP_SECRET_FILE", file(totp),
-				"BALENA_SESSION_TOKEN_FILE", file(s.server.Session(s.server.DefaultUser(), 0)), "BALENA_API_KEY_FILE", file("0123456789abcdef0123456789abcdef"))
+				"BALENA_SESSION_TOKEN_FILE", file(s.server.Session(s.server.DefaultUser(),
+					0)), "BALENA_API_KEY_FILE", file("0123456789abcdef0123456789abcdef"))
 			delete(s.env, "BALENA_PASSWORD")
 		},
 		"other names": func(s *stage, file func(string) string) {
-			s.set("INJECTOR_USERNAME", s.env["BALENA_USERNAME"], "INJECTOR_PASSWORD", s.env["BALENA_PASSWORD"], "INJECTOR_TOTP_SECRET_FILE", file(totp))
+			s.set("INJECTOR_USERNAME", s.env["BALENA_USERNAME"], "INJECTOR_PASSWORD", s.env["BALENA_PASSWORD"],
+				"INJECTOR_TOTP_SECRET_FILE", file(totp))
 			delete(s.env, "BALENA_USERNAME")
 			delete(s.env, "BALENA_PASSWORD")
 		},
@@ -177,7 +179,10 @@ func TestExecSignalsInsteadOfRestarting(t *testing.T) {
 	output := s.token()
 	s.set("INJECTOR_OUTPUT", output, "INJECTOR_CHECK_INTERVAL", "1s", "INJECTOR_ON_ROTATION", "USR1")
 	record := filepath.Join(s.dir, "seen")
-	p := s.start("exec", "--", "sh", "-c", `cat `+output+` >> `+record+`; echo >> `+record+`; trap 'cat `+output+` >> `+record+`; echo >> `+record+`' USR1; echo ready >> `+record+`; while :; do sleep 0.05; done`)
+	p := s.start("exec", "--", "sh", "-c",
+		`cat `+output+` >> `+record+`; echo >> `+record+`; trap 'cat `+output+` >> `+record+`; echo >> `+record+`' USR1; `+
+			`echo ready >> `+record+`; while :; do sleep 0.05; done`,
+	)
 	s.eventually("a start", func() bool { return len(lines(record)) == 2 })
 	s.server.DeleteKey(s.server.Live()[0].ID)
 	s.eventually("the signal", func() bool { return len(lines(record)) == 3 })
@@ -194,9 +199,21 @@ func TestExecPassesSignals(t *testing.T) {
 	t.Parallel()
 	s := newExecStage(t)
 	record := filepath.Join(s.dir, "seen")
-	p := s.start("exec", "--", "sh", "-c", `for s in HUP USR1 USR2 QUIT ALRM WINCH CONT; do trap "echo $s >> `+record+`" $s; done; trap "echo TERM >> `+record+`; exit 3" TERM; echo ready >> `+record+`; while :; do sleep 0.02; done`)
+	p := s.start("exec", "--", "sh", "-c",
+		`for s in HUP USR1 USR2 QUIT ALRM WINCH CONT; do trap "echo $s >> `+record+`" $s; done; `+
+			`trap "echo TERM >> `+record+`; exit 3" TERM; `+
+			`echo ready >> `+record+`; while :; do sleep 0.02; done`,
+	)
 	s.eventually("a start", func() bool { return len(lines(record)) == 1 })
-	passed := []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGQUIT, syscall.SIGALRM, syscall.SIGWINCH, syscall.SIGCONT}
+	passed := []syscall.Signal{
+		syscall.SIGHUP,
+		syscall.SIGUSR1,
+		syscall.SIGUSR2,
+		syscall.SIGQUIT,
+		syscall.SIGALRM,
+		syscall.SIGWINCH,
+		syscall.SIGCONT,
+	}
 	if len(child.Passed) != len(passed)+2 { // those and the two that also begin the end
 		t.Errorf("passed on: %v", child.Passed)
 	}
@@ -226,7 +243,9 @@ func TestExecEndsByForce(t *testing.T) {
 				s.set("INJECTOR_KILL_AFTER", "1s")
 			}
 			pids := filepath.Join(s.dir, "pids")
-			p := s.start("exec", "--", "sh", "-c", `trap "" TERM; (trap "" TERM; echo $$ >> `+pids+`; exec sleep 60) & echo $! >> `+pids+`; wait; sleep 60`)
+			p := s.start("exec", "--", "sh", "-c",
+				`trap "" TERM; (trap "" TERM; echo $$ >> `+pids+`; exec sleep 60) & echo $! >> `+pids+`; wait; sleep 60`,
+			)
 			s.eventually("a start", func() bool { return len(lines(pids)) == 2 })
 			began := time.Now()
 			p.signal(syscall.SIGTERM)
@@ -307,8 +326,16 @@ func TestExecOnATerminal(t *testing.T) {
 	s := newExecStage(t)
 	master, slave := openTerminal(t)
 	record := filepath.Join(s.dir, "seen")
-	p := &proc{s: s, done: make(chan struct{}), cmd: exec.Command(os.Args[0], "exec", "--", "sh", "-c",
-		`trap "echo interrupted >> `+record+`" INT; echo ready >> `+record+`; while ! grep -q interrupted `+record+`; do sleep 0.05; done; read line; echo "$line" >> `+record+`; exit 5`)}
+	p := &proc{s: s, done: make(chan struct{}), cmd: exec.Command(
+		os.Args[0],
+		"exec",
+		"--",
+		"sh",
+		"-c",
+		`trap "echo interrupted >> `+record+`" INT; echo ready >> `+record+`; `+
+			`while ! grep -q interrupted `+record+`; do sleep 0.05; done; `+
+			`read line; echo "$line" >> `+record+`; exit 5`,
+	)}
 	p.cmd.Env = []string{become + "=1"}
 	for name, value := range s.env {
 		p.cmd.Env = append(p.cmd.Env, name+"="+value)
@@ -367,7 +394,12 @@ func TestInstallAndWait(t *testing.T) {
 	s.binary = filepath.Join(s.dir, "injector")
 	s.set("PATH", os.Getenv("PATH"))
 	app := &stage{t: t, server: s.server, dir: s.dir, binary: s.binary, log: s.log,
-		env: map[string]string{"INJECTOR_OUTPUT": s.token(), "INJECTOR_INIT_TIMEOUT": "1s", "BALENA_PASSWORD": "secret of the app's container", "PATH": os.Getenv("PATH")}}
+		env: map[string]string{
+			"INJECTOR_OUTPUT":       s.token(),
+			"INJECTOR_INIT_TIMEOUT": "1s",
+			"BALENA_PASSWORD":       "secret of the app's container",
+			"PATH":                  os.Getenv("PATH"),
+		}}
 	contains(t, app.want(1, "wait"), "gave up after 1s", s.token())
 	app.set("INJECTOR_INIT_TIMEOUT", "20s")
 	p := app.start("wait", "--", "sh", "-c", "cat "+s.token()+"; env; exit 6")
@@ -430,7 +462,8 @@ func TestExecIgnoresNoSignalForItsCommand(t *testing.T) {
 	s := newExecStage(t)
 	out := s.want(0, "exec", "--", "sh", "-c", "grep SigIgn /proc/self/status")
 	var ignored uint64
-	if _, err := fmt.Sscanf(out[strings.Index(out, "SigIgn:"):], "SigIgn: %x", &ignored); err != nil || ignored&(1<<(syscall.SIGPIPE-1)) != 0 {
+	if _, err := fmt.Sscanf(out[strings.Index(out, "SigIgn:"):], "SigIgn: %x", &ignored); err != nil ||
+		ignored&(1<<(syscall.SIGPIPE-1)) != 0 {
 		t.Errorf("ignored: %x, %v", ignored, err)
 	}
 }

@@ -26,7 +26,11 @@ func TestAKeyThatCannotBeRevokedHoldsNoOtherUp(t *testing.T) {
 			s.ready()
 			s.wantLive(3)
 			victim, others := s.keyOf(stuck)
-			hits := s.server.Fail(balenatest.Fault{Kind: "revoke", Hang: true, Match: func(m balenatest.Match) bool { return strings.Contains(m.Path, "("+itoa(int(victim.ID))+")") }})
+			hits := s.server.Fail(balenatest.Fault{
+				Kind:  "revoke",
+				Hang:  true,
+				Match: func(m balenatest.Match) bool { return strings.Contains(m.Path, "("+itoa(int(victim.ID))+")") },
+			})
 			began := time.Now()
 			p.signal(syscall.SIGTERM)
 			if code := p.wait(6 * time.Second); code != int(exitLeft) {

@@ -23,7 +23,8 @@ func including(t *testing.T) (s *stage, p *proc, shows string, include func(stri
 	writeText(t, template, "{{.Token}} {{.KeyID}} {{file \"zone\"}}")
 	include = func(word string) { writeFile(t, filepath.Join(parts, "zone"), word) }
 	include("north")
-	s.set("INJECTOR_TEMPLATES", template+":"+filepath.Join(s.dir, "app.conf"), "INJECTOR_TEMPLATE_FILES", parts, "INJECTOR_OUTPUT", s.token(), "INJECTOR_CHECK_INTERVAL", "1s")
+	s.set("INJECTOR_TEMPLATES", template+":"+filepath.Join(s.dir, "app.conf"), "INJECTOR_TEMPLATE_FILES", parts, "INJECTOR_OUTPUT",
+		s.token(), "INJECTOR_CHECK_INTERVAL", "1s")
 	p = s.start("run")
 	s.ready()
 	// The key's id comes a moment after the first publication, and is a publication as well.

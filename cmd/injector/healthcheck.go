@@ -25,7 +25,9 @@ func runHealthcheck(in *invocation) error {
 		return err
 	}
 	if hold < 0 || hold > probe.MaxHold {
-		return config.Problems{{Variable: "--hold", Rule: "is " + words.Short(hold), Fix: "give a duration of up to " + words.Short(probe.MaxHold)}}
+		return config.Problems{
+			{Variable: "--hold", Rule: "is " + words.Short(hold), Fix: "give a duration of up to " + words.Short(probe.MaxHold)},
+		}
 	}
 	at, err := in.place()
 	if err != nil {

@@ -21,7 +21,8 @@ func mounted(t *testing.T, size string) (s *stage, volume string) {
 	s = newStage(t, balenatest.Options{})
 	volume = filepath.Join(s.dir, "volume")
 	mountTmpfs(t, volume, size)
-	s.set("INJECTOR_OUTPUT", filepath.Join(volume, "balena-token"), "INJECTOR_STATE_DIR", filepath.Join(volume, ".injector"), "INJECTOR_CHECK_INTERVAL", "1s", "INJECTOR_TTL", "10s", "INJECTOR_OVERLAP", "1s")
+	s.set("INJECTOR_OUTPUT", filepath.Join(volume, "balena-token"), "INJECTOR_STATE_DIR", filepath.Join(volume, ".injector"),
+		"INJECTOR_CHECK_INTERVAL", "1s", "INJECTOR_TTL", "10s", "INJECTOR_OVERLAP", "1s")
 	return s, volume
 }
 

@@ -103,7 +103,13 @@ func (in *invocation) command(name string) ([]string, error) {
 		return nil, in.flags(name, nil)
 	}
 	if len(args) == 0 {
-		return nil, config.Problems{{Variable: "injector " + name, Rule: "has no command to run", Fix: "write it after --, such as: injector " + name + " -- my-app"}}
+		return nil, config.Problems{
+			{
+				Variable: "injector " + name,
+				Rule:     "has no command to run",
+				Fix:      "write it after --, such as: injector " + name + " -- my-app",
+			},
+		}
 	}
 	return args, nil
 }

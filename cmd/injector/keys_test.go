@@ -17,8 +17,9 @@ import (
 func newKeysStage(t *testing.T) *stage {
 	s := newStage(t, balenatest.Options{ListsAll: true})
 	delete(s.env, "INJECTOR_OUTPUT")
-	s.set("INJECTOR_KEYS", "deploy,fleet", "INJECTOR_DEPLOY_OUTPUT", filepath.Join(s.dir, "deploy"), "INJECTOR_FLEET_OUTPUT", filepath.Join(s.dir, "fleet"),
-		"INJECTOR_FLEET_KIND", "fleet", "INJECTOR_FLEET_TARGET", s.server.DefaultFleet().Slug, "INJECTOR_FLEET_TTL", "20m")
+	s.set("INJECTOR_KEYS", "deploy,fleet", "INJECTOR_DEPLOY_OUTPUT", filepath.Join(s.dir, "deploy"), "INJECTOR_FLEET_OUTPUT",
+		filepath.Join(s.dir, "fleet"), "INJECTOR_FLEET_KIND", "fleet", "INJECTOR_FLEET_TARGET", s.server.DefaultFleet().Slug,
+		"INJECTOR_FLEET_TTL", "20m")
 	return s
 }
 
@@ -70,7 +71,8 @@ func TestOneKeysTroubleIsItsOwn(t *testing.T) {
 	s := newKeysStage(t)
 	other := s.server.AddUser("another", "another password", "")
 	// The fleet's key has a credential that is refused, and the third no directory.
-	s.set("INJECTOR_KEYS", "deploy,fleet,third", "INJECTOR_FLEET_USERNAME", other.Name, "INJECTOR_FLEET_PASSWORD", "wrong", "INJECTOR_THIRD_OUTPUT", filepath.Join(s.dir, "no", "where"))
+	s.set("INJECTOR_KEYS", "deploy,fleet,third", "INJECTOR_FLEET_USERNAME", other.Name, "INJECTOR_FLEET_PASSWORD", "wrong",
+		"INJECTOR_THIRD_OUTPUT", filepath.Join(s.dir, "no", "where"))
 	p := s.start("run")
 	s.eventually("the good key", func() bool { return s.server.Accepts(s.reads("deploy")) })
 	s.eventually("the others' trouble", func() bool {
@@ -163,7 +165,8 @@ func TestMistakesWithSeveralKeys(t *testing.T) {
 		{[]string{"INJECTOR_KEYS", ","}, []string{"INJECTOR_KEYS", "names no key"}},
 		{[]string{"INJECTOR_DEPLOY_TTL", "5"}, []string{"INJECTOR_DEPLOY_TTL", "unit"}},
 		{[]string{"INJECTOR_DEPLY_TTL", "5m"}, []string{"INJECTOR_DEPLY_TTL", "did you mean INJECTOR_DEPLOY_TTL?"}},
-		{[]string{"INJECTOR_FLEET_OUTPUT", "/secrets/deploy", "INJECTOR_DEPLOY_OUTPUT", "/secrets/deploy"}, []string{"INJECTOR_FLEET_OUTPUT", "/secrets/deploy twice"}},
+		{[]string{"INJECTOR_FLEET_OUTPUT", "/secrets/deploy", "INJECTOR_DEPLOY_OUTPUT", "/secrets/deploy"},
+			[]string{"INJECTOR_FLEET_OUTPUT", "/secrets/deploy twice"}},
 		{[]string{"INJECTOR_DEPLOY_USERNAME", "x"}, []string{"INJECTOR_DEPLOY_PASSWORD", "missing"}},
 		{[]string{"INJECTOR_OUTPUT", "/secrets/x"}, []string{"INJECTOR_OUTPUT", "each key has its own", "INJECTOR_DEPLOY_OUTPUT"}},
 		{[]string{"INJECTOR_DEPLOY_OUTPUT", "none"}, []string{"INJECTOR_DEPLOY_OUTPUT", "no templates"}},
@@ -279,8 +282,9 @@ func TestTwoSessionsHaveACacheEach(t *testing.T) {
 	delete(s.env, "BALENA_USERNAME")
 	delete(s.env, "BALENA_PASSWORD")
 	cache, old := memoryDir(t), 84*time.Hour+time.Minute // half of a session's life
-	s.set("INJECTOR_DEPLOY_KIND", "fleet", "INJECTOR_DEPLOY_TARGET", s.server.DefaultFleet().Slug, "INJECTOR_DEPLOY_SESSION_TOKEN", s.server.Session(s.server.DefaultUser(), old),
-		"INJECTOR_FLEET_TARGET", fleet.Slug, "INJECTOR_FLEET_SESSION_TOKEN", s.server.Session(other, old), "INJECTOR_SESSION_CACHE", filepath.Join(cache, "session"))
+	s.set("INJECTOR_DEPLOY_KIND", "fleet", "INJECTOR_DEPLOY_TARGET", s.server.DefaultFleet().Slug, "INJECTOR_DEPLOY_SESSION_TOKEN",
+		s.server.Session(s.server.DefaultUser(), old), "INJECTOR_FLEET_TARGET", fleet.Slug, "INJECTOR_FLEET_SESSION_TOKEN",
+		s.server.Session(other, old), "INJECTOR_SESSION_CACHE", filepath.Join(cache, "session"))
 	p := s.start("run")
 	s.ready()
 	s.eventually("a file for each", func() bool {

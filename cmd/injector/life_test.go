@@ -171,7 +171,8 @@ func TestASecretVolumeIsSwapped(t *testing.T) {
 		writeFile(t, filepath.Join(volume, dir, "password"), password)
 	}
 	swap := func(to string) {
-		if err := errors.Join(os.Symlink(to, filepath.Join(volume, "..tmp")), os.Rename(filepath.Join(volume, "..tmp"), filepath.Join(volume, "..data"))); err != nil {
+		if err := errors.Join(os.Symlink(to, filepath.Join(volume, "..tmp")), os.Rename(filepath.Join(volume, "..tmp"),
+			filepath.Join(volume, "..data"))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -235,7 +236,8 @@ func TestQuestionsToARunningAgent(t *testing.T) {
 	contains(t, s.want(0, "status"), "ready", "yes", "injector-", "extension", s.token())
 	contains(t, s.want(0, "explain"), "will be extended in", "Another key will take its place", "If the API went away now")
 	r := s.report()
-	if k := r.Keys[0]; !r.Ready || !k.Ready || k.Key == nil || k.Key.ID == 0 || k.Generation != 1 || k.Counts.Mints != 1 || k.SessionExpiry.IsZero() {
+	if k := r.Keys[0]; !r.Ready || !k.Ready || k.Key == nil || k.Key.ID == 0 || k.Generation != 1 || k.Counts.Mints != 1 ||
+		k.SessionExpiry.IsZero() {
 		t.Errorf("report: %+v", r)
 	}
 	if code, body := get(t, "http://"+listen+"/readyz"); code != 200 {
@@ -248,7 +250,14 @@ func TestQuestionsToARunningAgent(t *testing.T) {
 		t.Errorf("the status is for the socket: %d", code)
 	}
 	_, metrics := get(t, "http://"+listen+"/metrics")
-	contains(t, metrics, "\ninjector_ready 1\n", "\ninjector_live_keys 1\n", `injector_requests_total{kind="mint",class="ok"} 1`, "\ninjector_mints_total 1\n")
+	contains(
+		t,
+		metrics,
+		"\ninjector_ready 1\n",
+		"\ninjector_live_keys 1\n",
+		`injector_requests_total{kind="mint",class="ok"} 1`,
+		"\ninjector_mints_total 1\n",
+	)
 	token, _ := os.ReadFile(s.token())
 	for _, text := range []string{metrics, s.log.String()} {
 		if strings.Contains(text, string(token)) {
@@ -339,7 +348,8 @@ func TestAFleetKey(t *testing.T) {
 	writeFile(t, file, user.Secret)
 	delete(s.env, "BALENA_USERNAME")
 	delete(s.env, "BALENA_PASSWORD")
-	s.set("BALENA_API_KEY_FILE", file, "INJECTOR_KIND", "fleet", "INJECTOR_TARGET", s.server.DefaultFleet().Slug, "BALENA_API_KEY", "the platform's own")
+	s.set("BALENA_API_KEY_FILE", file, "INJECTOR_KIND", "fleet", "INJECTOR_TARGET", s.server.DefaultFleet().Slug, "BALENA_API_KEY",
+		"the platform's own")
 	contains(t, s.want(0, "check"), "fleet acme/thermostat has id 103")
 	p := s.start("run")
 	s.ready()

@@ -41,7 +41,10 @@ func TestNotifyACommand(t *testing.T) {
 	t.Parallel()
 	s := newNotifyStage(t)
 	record := filepath.Join(s.dir, "record")
-	s.set("INJECTOR_NOTIFY_COMMAND", `["sh","-c","env > `+record+`.new; cat $1 >> `+record+`.new; mv `+record+`.new `+record+`","sh","`+s.token()+`"]`)
+	s.set(
+		"INJECTOR_NOTIFY_COMMAND",
+		`["sh","-c","env > `+record+`.new; cat $1 >> `+record+`.new; mv `+record+`.new `+record+`","sh","`+s.token()+`"]`,
+	)
 	p := s.start("run")
 	s.ready()
 	s.eventually("an extension", func() bool { return s.server.Count("extend") > 0 })
@@ -72,7 +75,14 @@ func TestACommandThatHangs(t *testing.T) {
 	t.Parallel()
 	s := newNotifyStage(t)
 	pids := filepath.Join(s.dir, "pids")
-	s.set("INJECTOR_NOTIFY_COMMAND", `["sh","-c","sleep 60 & echo $! >> `+pids+`; wait"]`, "INJECTOR_NOTIFY_FIRST", "true", "INJECTOR_NOTIFY_TIMEOUT", "300ms")
+	s.set(
+		"INJECTOR_NOTIFY_COMMAND",
+		`["sh","-c","sleep 60 & echo $! >> `+pids+`; wait"]`,
+		"INJECTOR_NOTIFY_FIRST",
+		"true",
+		"INJECTOR_NOTIFY_TIMEOUT",
+		"300ms",
+	)
 	p := s.start("run")
 	s.ready()
 	s.eventually("the first try's end", func() bool { return strings.Contains(p.stderr.String(), "took too long") })
@@ -239,7 +249,8 @@ func TestATemplateThatBreaks(t *testing.T) {
 	if s.reads("app.conf") != "token="+token+"\n" || s.reads("balena-token") != token {
 		t.Error("an output has changed")
 	}
-	s.eventually("tries that are far apart", func() bool { return strings.Count(p.stderr.String(), "could not write the outputs again") > 3 })
+	s.eventually("tries that are far apart",
+		func() bool { return strings.Count(p.stderr.String(), "could not write the outputs again") > 3 })
 	mended := time.Now()
 	writeText(t, template, "TOKEN={{.Token}}\n")
 	s.eventually("the mended template", func() bool { return s.reads("app.conf") == "TOKEN="+token+"\n" })

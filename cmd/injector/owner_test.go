@@ -98,7 +98,8 @@ func (s *stage) wantArrival(mask uint32, name string, mode fs.FileMode) {
 func TestOutputNone(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, balenatest.Options{})
-	s.set("INJECTOR_OUTPUT", "none", "INJECTOR_TEMPLATES", "raw:"+filepath.Join(s.dir, "app"), "INJECTOR_STATE_DIR", filepath.Join(s.dir, "state"), "INJECTOR_CHECK_INTERVAL", "1s")
+	s.set("INJECTOR_OUTPUT", "none", "INJECTOR_TEMPLATES", "raw:"+filepath.Join(s.dir, "app"), "INJECTOR_STATE_DIR",
+		filepath.Join(s.dir, "state"), "INJECTOR_CHECK_INTERVAL", "1s")
 	p := s.start("run")
 	s.ready()
 	first := s.reads("app")

@@ -17,7 +17,8 @@ import (
 // ownPlace is the state directory that an exec has chosen by itself.
 func ownPlace(p *proc) string {
 	for _, dir := range sidecar.ExecPlaces() {
-		if raw, err := os.ReadFile(filepath.Join(dir, "lock")); err == nil && strings.Contains(string(raw), `"pid":`+itoa(p.cmd.Process.Pid)+",") {
+		if raw, err := os.ReadFile(filepath.Join(dir, "lock")); err == nil &&
+			strings.Contains(string(raw), `"pid":`+itoa(p.cmd.Process.Pid)+",") {
 			return dir
 		}
 	}
@@ -107,7 +108,9 @@ func TestWhatLeavesItsGroupIsEnded(t *testing.T) {
 			if name == "the command ends" {
 				after = ""
 			}
-			p := s.start("exec", "--", "sh", "-c", "setsid sh -c '"+strings.ReplaceAll(stray, "'", `'\''`)+"' & until [ -e "+file+" ]; do sleep 0.02; done"+after)
+			p := s.start("exec", "--", "sh", "-c",
+				"setsid sh -c '"+strings.ReplaceAll(stray, "'", `'\''`)+"' & until [ -e "+file+" ]; do sleep 0.02; done"+after,
+			)
 			s.eventually("the stray", func() bool { _, err := os.Stat(file); return err == nil })
 			raw, err := os.ReadFile(file)
 			if err != nil {

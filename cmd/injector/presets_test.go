@@ -14,17 +14,36 @@ import (
 // ask is the end of a Python program that has read a token: it asks who that is.
 const ask = `
 import urllib.request
-print(urllib.request.urlopen(urllib.request.Request(url + "/actor/v1/whoami", headers={"Authorization": "Bearer " + token})).read().decode())`
+request = urllib.request.Request(url + "/actor/v1/whoami", headers={"Authorization": "Bearer " + token})
+print(urllib.request.urlopen(request).read().decode())`
 
 // consumers read what a preset has written, each as an app of its kind does, and use it. $1 is the output.
 var consumers = map[string][]string{
-	"raw":           {"sh", "-c", `curl -fsS -H "Authorization: Bearer $(cat "$1")" "$API/actor/v1/whoami"`, "sh"},
-	"dotenv":        {"sh", "-c", `. "$1" && curl -fsS -H "Authorization: Bearer $BALENA_TOKEN" "$BALENA_API_URL/actor/v1/whoami"`, "sh"},
-	"header":        {"sh", "-c", `curl -fsS -H "@$1" "$API/actor/v1/whoami"`, "sh"},
-	"json":          {"python3", "-c", "import json, sys\ncontent = json.load(open(sys.argv[1]))\nurl, token = content['url'], content['token']" + ask},
-	"netrc":         {"python3", "-c", "import netrc, os, sys\nurl = os.environ['API']\ntoken = netrc.netrc(sys.argv[1]).authenticators('127.0.0.1')[2]" + ask},
-	"balena-python": {"python3", "-c", "import configparser, os, sys\nconfig = configparser.ConfigParser()\nconfig.read(sys.argv[1] + '/balena.cfg')\nurl, token = os.environ['API'], config.get('Settings', 'token')" + ask},
-	"balena-cli":    {"sh", "-c", `curl -fsS -H "Authorization: Bearer $(cat "$1/token")" "$API/actor/v1/whoami"`, "sh"}, // TestBalenaCLI has the real one
+	"raw":    {"sh", "-c", `curl -fsS -H "Authorization: Bearer $(cat "$1")" "$API/actor/v1/whoami"`, "sh"},
+	"dotenv": {"sh", "-c", `. "$1" && curl -fsS -H "Authorization: Bearer $BALENA_TOKEN" "$BALENA_API_URL/actor/v1/whoami"`, "sh"},
+	"header": {"sh", "-c", `curl -fsS -H "@$1" "$API/actor/v1/whoami"`, "sh"},
+	"json": {
+		"python3",
+		"-c",
+		"import json, sys\ncontent = json.load(open(sys.argv[1]))\nurl, token = content['url'], content['token']" + ask,
+	},
+	"netrc": {
+		"python3",
+		"-c",
+		"import netrc, os, sys\nurl = os.environ['API']\ntoken = netrc.netrc(sys.argv[1]).authenticators('127.0.0.1')[2]" + ask,
+	},
+	"balena-python": {
+		"python3",
+		"-c",
+		"import configparser, os, sys\nconfig = configparser.ConfigParser()\nconfig.read(sys.argv[1] + '/balena.cfg')\nurl, token " +
+			"= os.environ['API'], config.get('Settings', 'token')" + ask,
+	},
+	"balena-cli": {
+		"sh",
+		"-c",
+		`curl -fsS -H "Authorization: Bearer $(cat "$1/token")" "$API/actor/v1/whoami"`,
+		"sh",
+	}, // TestBalenaCLI has the real one
 }
 
 // TestPresetsThroughARotation has all presets at once, and real consumers of each before and after a rotation.

@@ -219,7 +219,8 @@ func (s *stage) wantLive(n int) {
 func (s *stage) wantNoFile() {
 	s.t.Helper()
 	for _, path := range []string{s.env["INJECTOR_OUTPUT"], s.env["INJECTOR_OUTPUT"] + ".json"} {
-		if info, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) && (err != nil || info.Mode().IsRegular()) {
+		if info, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) &&
+			(err != nil || info.Mode().IsRegular()) {
 			s.t.Errorf("%s is left", path)
 		}
 	}

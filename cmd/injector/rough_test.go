@@ -127,7 +127,11 @@ func TestExecEndsAllThatItsCommandStarted(t *testing.T) {
 		s.wantLive(0)
 	})
 	t.Run("rotation", func(t *testing.T) {
-		s, p, pid := start(t, `[ ! -e $RECORD ] || { [ ! -d /proc/$(head -1 $RECORD) ] || echo met >> $RECORD; echo second >> $RECORD; sleep 60; }; `+child+"wait")
+		s, p, pid := start(
+			t,
+			`[ ! -e $RECORD ] || { [ ! -d /proc/$(head -1 $RECORD) ] || echo met >> $RECORD; `+
+				`echo second >> $RECORD; sleep 60; }; `+child+"wait",
+		)
 		s.server.DeleteKey(s.server.Live()[0].ID)
 		record := s.env["RECORD"]
 		s.eventually("the second start", func() bool { return strings.Contains(strings.Join(lines(record), " "), "second") })
@@ -168,7 +172,8 @@ func TestPlacesThatMustNotBeWritten(t *testing.T) {
 		{"INJECTOR_TEMPLATES", template + ":" + filepath.Join(link, "app.tmpl")},
 		{"INJECTOR_TEMPLATES", "dotenv:" + template + "," + template + ":" + filepath.Join(s.dir, "other")},
 		{"INJECTOR_OUTPUT", password, "BALENA_PASSWORD_FILE", password, "BALENA_PASSWORD", ""},
-		{"INJECTOR_KEYS", "a,b", "INJECTOR_OUTPUT", "", "INJECTOR_A_OUTPUT", filepath.Join(s.dir, "x"), "INJECTOR_B_OUTPUT", filepath.Join(link, "x")},
+		{"INJECTOR_KEYS", "a,b", "INJECTOR_OUTPUT", "", "INJECTOR_A_OUTPUT", filepath.Join(s.dir, "x"), "INJECTOR_B_OUTPUT",
+			filepath.Join(link, "x")},
 		{"INJECTOR_SESSION_CACHE", filepath.Join(link, "session")},
 		{"INJECTOR_TEMPLATE_FILES", "/proc/thread-self"},
 	} {

@@ -15,7 +15,8 @@ func TestNotifyOnlyTheSameUsersProcess(t *testing.T) {
 	s := newNotifyStage(t)
 	dir, name := memoryDir(t), "told-"+itoa(os.Getpid()) // a name of this run's own, which no other test's injector signals
 	app := filepath.Join(dir, name)
-	writeText(t, app, "#!/bin/sh\ntrap 'echo told >> $1' HUP\ntrap 'echo asked >> $1' USR1\necho ready >> $1\nwhile :; do sleep 0.05; done\n")
+	writeText(t, app,
+		"#!/bin/sh\ntrap 'echo told >> $1' HUP\ntrap 'echo asked >> $1' USR1\necho ready >> $1\nwhile :; do sleep 0.05; done\n")
 	for _, path := range []string{dir, app} {
 		if err := os.Chmod(path, 0o777); err != nil { // the other user needs it
 			t.Fatal(err)

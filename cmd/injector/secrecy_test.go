@@ -67,7 +67,8 @@ func TestNothingShowsASecret(t *testing.T) {
 	s.ready()
 	s.server.Fail(balenatest.Fault{Status: 500, Body: "no: ", Echo: true})
 	s.eventually("a failure", func() bool { return strings.Contains(p.stderr.String(), "could not check") })
-	for _, args := range [][]string{{"status"}, {"status", "--json"}, {"explain"}, {"healthcheck"}, {"healthcheck", "--live"}, {"help"}, {"version"}, {"init", "--wrong"}} {
+	for _, args := range [][]string{{"status"}, {"status", "--json"}, {"explain"}, {"healthcheck"}, {"healthcheck", "--live"}, {"help"},
+		{"version"}, {"init", "--wrong"}} {
 		_, out := s.do(args...)
 		s.wantNoSecret(strings.Join(args, " "), out)
 	}

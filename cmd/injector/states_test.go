@@ -89,7 +89,8 @@ var situations = []situation{
 		s.server.Fail(fault("mint"))
 		s.server.DeleteKey(s.server.Live()[0].ID)
 		p.says("could not mint the key")
-	}, says: []string{"dead", "not replaced yet", "could not mint the key", "the next try is"}, never: []string{"would last", "will be extended", "accepts it"}},
+	}, says: []string{"dead", "not replaced yet", "could not mint the key", "the next try is"}, never: []string{"would last",
+		"will be extended", "accepts it"}},
 	{name: "dead and not replaceable", enter: func(_ *testing.T, s *stage) {
 		delete(s.env, "BALENA_USERNAME")
 		delete(s.env, "BALENA_PASSWORD")
@@ -158,7 +159,8 @@ func wantOneTruth(t *testing.T, s *stage, c situation, address string) {
 	statusCode, status := s.do("status")
 	_, explained := s.do("explain")
 	healthCode, health := s.do("healthcheck")
-	t.Logf("%s\n$ injector status; exit %d\n%s$ injector explain\n%s$ injector healthcheck; exit %d\n%s", c.name, statusCode, status, explained, healthCode, health)
+	t.Logf("%s\n$ injector status; exit %d\n%s$ injector explain\n%s$ injector healthcheck; exit %d\n%s", c.name, statusCode, status,
+		explained, healthCode, health)
 
 	if r.Ready != c.ready || (healthCode == 0) != c.ready || strings.Contains(explained, "Not ready: ") == c.ready {
 		t.Errorf("ready: %v in the report, %d by healthcheck", r.Ready, healthCode)

@@ -29,7 +29,11 @@ func TestAKeyTakenOutThatCannotBeRevoked(t *testing.T) {
 			delete(s.env, name)
 		}
 	}
-	s.server.Fail(balenatest.Fault{Kind: "revoke", Status: 503, Match: func(m balenatest.Match) bool { return strings.Contains(m.Path, fmt.Sprintf("(%d)", left.ID)) }})
+	s.server.Fail(balenatest.Fault{
+		Kind:   "revoke",
+		Status: 503,
+		Match:  func(m balenatest.Match) bool { return strings.Contains(m.Path, fmt.Sprintf("(%d)", left.ID)) },
+	})
 	p = s.start("run")
 	s.ready()
 	s.eventually("a try", func() bool { return strings.Contains(p.stderr.String(), "could not revoke an old key") })

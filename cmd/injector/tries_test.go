@@ -17,7 +17,8 @@ func TestTheTriesAreCounted(t *testing.T) {
 	s := newStage(t, balenatest.Options{})
 	right := s.env["BALENA_PASSWORD"]
 	s.set("BALENA_PASSWORD", "wrong")
-	contains(t, s.want(3, "init"), "is not accepted", "another one is tried at once, this one at ", " UTC; 4 of 5", "4 of 5 tries of this hour are left")
+	contains(t, s.want(3, "init"), "is not accepted", "another one is tried at once, this one at ", " UTC; 4 of 5",
+		"4 of 5 tries of this hour are left")
 	out := s.want(3, "init")
 	contains(t, out, "balena was not asked", "it refused this password once", "this one at ", "injector check --now")
 	if strings.Contains(out, "check BALENA_USERNAME") {

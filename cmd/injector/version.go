@@ -1,6 +1,9 @@
 package main
 
-import "runtime/debug"
+import (
+	"fmt"
+	"runtime/debug"
+)
 
 // release is set by the linker for released binaries.
 var release string
@@ -14,4 +17,12 @@ func version() string {
 		return info.Main.Version
 	}
 	return "devel"
+}
+
+func runVersion(in *invocation) error {
+	if err := in.flags("version", nil); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(in.stdout, "injector", version())
+	return err
 }

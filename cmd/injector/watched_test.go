@@ -278,7 +278,8 @@ func TestFilesOfTemplatesAreOpenedOnce(t *testing.T) {
 	}
 	writeText(t, filepath.Join(files, "environ"), "the app's own")
 	writeText(t, template, `{{file "environ"}}`)
-	s.set("INJECTOR_TEMPLATES", template+":"+output, "INJECTOR_TEMPLATE_FILES", files, "INJECTOR_OUTPUT", "", "INJECTOR_STATE_DIR", filepath.Join(s.dir, "state"))
+	s.set("INJECTOR_TEMPLATES", template+":"+output, "INJECTOR_TEMPLATE_FILES", files, "INJECTOR_OUTPUT", "", "INJECTOR_STATE_DIR",
+		filepath.Join(s.dir, "state"))
 	p := s.start("run")
 	s.ready()
 	if err := os.Rename(files, files+".old"); err != nil {

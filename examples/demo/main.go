@@ -174,8 +174,9 @@ func (d *demo) acts(ctx context.Context, reader *app) (gap time.Duration, err er
 func (d *demo) verdict(reader *app, bad int, gap time.Duration) error {
 	live := d.server.Live()
 	_, err := os.Stat(d.token())
-	fmt.Printf("\nreads: %d, with %d different tokens\nbad reads: %d\ngap after the deletion: %.1f s (at most %.0f s: the check interval and a second)\nlive keys: %d\ntoken file left: %v\nrequests: %v\n",
-		reader.reads, len(reader.tokens), bad, gap.Seconds(), (interval + time.Second).Seconds(), len(live), err == nil, d.story.requests(d.server))
+	fmt.Printf("\nreads: %d, with %d different tokens\nbad reads: %d\ngap after the deletion: %.1f s (at most %.0f s: the check interval "+
+		"and a second)\nlive keys: %d\ntoken file left: %v\nrequests: %v\n", reader.reads, len(reader.tokens), bad, gap.Seconds(),
+		(interval + time.Second).Seconds(), len(live), err == nil, d.story.requests(d.server))
 	switch {
 	case bad != 0:
 		return fmt.Errorf("%d bad reads; the first: %s", bad, reader.firstBad)

@@ -56,8 +56,8 @@ func buildImage() (megabytes float64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	bytes, err := strconv.ParseFloat(text, 64)
-	return bytes / 1e6, err
+	size, err := strconv.ParseFloat(text, 64)
+	return size / 1e6, err
 }
 
 func measureContainer(dir string) (megabytes float64, err error) {
@@ -74,9 +74,11 @@ func measureContainer(dir string) (megabytes float64, err error) {
 	if err := os.Chmod(dir, 0o755); err != nil { // the container's user reads below it
 		return 0, err
 	}
-	args := []string{"run", "-d", "--network", "host", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--memory", "32m",
-		"--tmpfs", "/secrets:uid=65532,gid=65532,mode=0700,size=1m", "-v", trusted + ":/trusted:ro"}
-	for _, e := range append(environment(server, srv.URL, "/secrets/balena-token"), "INJECTOR_CA_FILE=/trusted/ca.pem", "INJECTOR_TTL=10s", "INJECTOR_MAX_TTL=0") {
+	args := []string{"run", "-d", "--network", "host", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
+		"--memory", "32m", "--tmpfs", "/secrets:uid=65532,gid=65532,mode=0700,size=1m", "-v", trusted + ":/trusted:ro"}
+	set := append(environment(server, srv.URL, "/secrets/balena-token"), "INJECTOR_CA_FILE=/trusted/ca.pem", "INJECTOR_TTL=10s",
+		"INJECTOR_MAX_TTL=0")
+	for _, e := range set {
 		args = append(args, "-e", e)
 	}
 	id, err := docker(append(args, benchImage)...)
@@ -90,6 +92,21 @@ func measureContainer(dir string) (megabytes float64, err error) {
 			return 0, fmt.Errorf("only %d extensions in the container:\n%s", server.Count("extend"), log)
 		}
 	}
+	if megabytes, err = residentContainer(id); err != nil {
+		return 0, err
+	}
+	fmt.Printf("container: %.1f MB resident over HTTPS after %d extensions (at most %.1f)\n", megabytes, server.Count("extend"), maxMB)
+	if _, err := docker("stop", id); err != nil {
+		return 0, err
+	}
+	if live := len(server.Live()); live > 0 {
+		return 0, fmt.Errorf("%d keys are live after the container's stop", live)
+	}
+	return megabytes, nil
+}
+
+// residentContainer returns what the first process of a container has in memory.
+func residentContainer(id string) (megabytes float64, err error) {
 	pid, err := docker("inspect", "-f", "{{.State.Pid}}", id)
 	if err != nil {
 		return 0, err
@@ -99,16 +116,5 @@ func measureContainer(dir string) (megabytes float64, err error) {
 		return 0, err
 	}
 	kb, err := resident(n)
-	if err != nil {
-		return 0, err
-	}
-	megabytes = float64(kb) * 1024 / 1e6
-	fmt.Printf("container: %.1f MB resident over HTTPS after %d extensions (at most %.1f)\n", megabytes, server.Count("extend"), maxMB)
-	if _, err := docker("stop", id); err != nil {
-		return 0, err
-	}
-	if live := len(server.Live()); live > 0 {
-		return 0, fmt.Errorf("%d keys are live after the container's stop", live)
-	}
-	return megabytes, nil
+	return float64(kb) * 1024 / 1e6, err
 }

@@ -33,8 +33,8 @@ func measureMemory(binary, dir string) (megabytes float64, err error) {
 		return 0, err
 	}
 	cmd := exec.Command(binary, "run")
-	cmd.Env = append(environment(server, srv.URL, output), "INJECTOR_CA_FILE="+ca, "INJECTOR_TTL=10s", "INJECTOR_MAX_TTL=0", "INJECTOR_LOG_LEVEL=error",
-		"INJECTOR_LISTEN=127.0.0.1:0")
+	cmd.Env = append(environment(server, srv.URL, output), "INJECTOR_CA_FILE="+ca, "INJECTOR_TTL=10s", "INJECTOR_MAX_TTL=0",
+		"INJECTOR_LOG_LEVEL=error", "INJECTOR_LISTEN=127.0.0.1:0")
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		return 0, err

@@ -97,5 +97,6 @@ func compare(what string, ours, bare []time.Duration, limit float64) {
 	if ratio > limit {
 		note = ": MISSED"
 	}
-	fmt.Printf("%s: %.2f ms, a bare program %.2f ms, ratio %.2f of medians of %d (at most %.2f)%s\n", what, ms(a), ms(b), ratio, runs, limit, note)
+	fmt.Printf("%s: %.2f ms, a bare program %.2f ms, ratio %.2f of medians of %d (at most %.2f)%s\n", what, ms(a), ms(b), ratio, runs,
+		limit, note)
 }

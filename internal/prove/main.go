@@ -36,7 +36,8 @@ var table = []struct {
 	name string
 	zero bool // must be zero; the others must not
 }{
-	{name: "cells of the fault matrix"}, {name: "kills at file work or requests"}, {name: "stops at file work or requests"}, {name: "panics"},
+	{name: "cells of the fault matrix"}, {name: "kills at file work or requests"}, {name: "stops at file work or requests"},
+	{name: "panics"},
 	{name: "agents in one world"}, {name: "rotations"}, {name: "virtual days"}, {name: "reads by apps"}, {name: "secrets looked for"},
 	{name: "bad reads", zero: true}, {name: "keys leaked", zero: true}, {name: "secrets seen", zero: true},
 }

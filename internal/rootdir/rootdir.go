@@ -38,18 +38,18 @@ var Keep = Owner{-1, -1}
 // Open opens the directory at path, which must exist. Links in the path are followed as they are now: who
 // configured it has made them. See Reopen for later.
 func Open(path string) (*Dir, error) {
-	real, err := filepath.EvalSymlinks(path)
+	where, err := filepath.EvalSymlinks(path)
 	if err == nil {
-		real, err = filepath.Abs(real)
+		where, err = filepath.Abs(where)
 	}
 	if err != nil {
 		return nil, err
 	}
-	root, err := openPlace(real)
+	root, err := openPlace(where)
 	if err != nil {
 		return nil, err
 	}
-	return newDir(&Dir{path: path, real: real, root: root}), nil
+	return newDir(&Dir{path: path, real: where, root: root}), nil
 }
 
 // newDir finds out what d's file system is.
@@ -154,7 +154,9 @@ func (d *Dir) owner() string {
 	if !ok {
 		return ""
 	}
-	return fmt.Sprintf(": the directory belongs to %d:%d with mode %04o; give it to this user (uid=%d among a tmpfs' options), or run as another", stat.Uid, stat.Gid, info.Mode().Perm(), os.Getuid())
+	return fmt.Sprintf(
+		": the directory belongs to %d:%d with mode %04o; give it to this user (uid=%d among a tmpfs' options), or run as another",
+		stat.Uid, stat.Gid, info.Mode().Perm(), os.Getuid())
 }
 
 // Holds reports whether name is a regular file with exactly these bytes, mode and owner.

@@ -59,7 +59,8 @@ func (d *Dir) write(name string, data []byte, mode fs.FileMode, owner Owner) (er
 	// On the descriptor: by name, the file could be another one by now.
 	if owner != Keep {
 		if err := f.Chown(owner.UID, owner.GID); err != nil {
-			return fmt.Errorf("give it to %d:%d, which takes root, CAP_CHOWN or membership in the group: %w", owner.UID, owner.GID, errors.Unwrap(err))
+			return fmt.Errorf("give it to %d:%d, which takes root, CAP_CHOWN or membership in the group: %w", owner.UID, owner.GID,
+				errors.Unwrap(err))
 		}
 	}
 	if err := f.Chmod(mode); err != nil {

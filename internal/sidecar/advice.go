@@ -33,7 +33,8 @@ func Advise(env config.Environ, err error) string {
 			"memory, and they die at the times named. " +
 			"If that is too late, delete them in the dashboard"
 	case errors.As(err, new(*agent.LeftError)):
-		return "when the API answers again, `injector revoke` with the same settings ends them at once, if the state directory is still there; the next start does, too"
+		return "when the API answers again, `injector revoke` with the same settings ends them at once, if the state directory is " +
+			"still there; the next start does, too"
 	}
 	return adviseSystem(err)
 }
@@ -124,7 +125,8 @@ func adviseCause(env config.Environ, e *balena.Error) string {
 	case balena.Proxied:
 		return "check the proxy in " + proxyVariable(env) + ", or put the API's host into NO_PROXY"
 	case balena.OtherScheme:
-		return "check the scheme and the port of BALENA_API_URL: https:// is spoken at port 443 and http:// at port 80, unless the server says otherwise"
+		return "check the scheme and the port of BALENA_API_URL: https:// is spoken at port 443 and http:// at port 80, unless " +
+			"the server says otherwise"
 	case balena.UnknownHost:
 		return "check the host name in BALENA_API_URL, and this machine's DNS"
 	case balena.NotListening:
@@ -132,7 +134,8 @@ func adviseCause(env config.Environ, e *balena.Error) string {
 	case balena.Unreachable:
 		return "check the network from here to BALENA_API_URL: a firewall, a route, or " + proxyVariable(env) + " that is needed"
 	case balena.NotThisAPI:
-		return "check BALENA_API_URL: what answers there is not a balena API. openBalena's is https://api. and your domain; a portal or a proxy may answer in its place"
+		return "check BALENA_API_URL: what answers there is not a balena API. openBalena's is https://api. and your domain; a " +
+			"portal or a proxy may answer in its place"
 	case balena.NoFiles:
 		return "raise the limit of open files: ulimit -n, docker run --ulimit nofile=1024, LimitNOFILE= of systemd"
 	}
@@ -156,7 +159,8 @@ func adviseRefused(e *balena.Error) string {
 	case e.Locked:
 		return "wait; the account is not locked yet, and would be by a few more tries"
 	case e.Unasked:
-		return "if the password is right now, `injector check --now` asks balena at once, and a running injector goes on then; otherwise correct it, or wait"
+		return "if the password is right now, `injector check --now` asks balena at once, and a running injector goes on then; " +
+			"otherwise correct it, or wait"
 	case strings.Contains(e.Op, "two-factor"):
 		return "set BALENA_TOTP_SECRET or BALENA_TOTP_SECRET_FILE to the secret behind the account's two-factor QR code, and " +
 			"check the clock"

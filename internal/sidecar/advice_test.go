@@ -20,7 +20,8 @@ func TestASessionThatEndedNamesItsVariables(t *testing.T) {
 	}
 	defer client.Close()
 	ended := key.NewSecret(server.Session(server.DefaultUser(), 2*time.Hour))
-	account, err := balena.NewAccount(client, balena.AccountConfig{Credentials: balena.Credentials{Session: func() (key.Secret, error) { return ended, nil }}})
+	account, err := balena.NewAccount(client,
+		balena.AccountConfig{Credentials: balena.Credentials{Session: func() (key.Secret, error) { return ended, nil }}})
 	if err != nil {
 		t.Fatal(err)
 	}

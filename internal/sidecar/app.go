@@ -89,7 +89,8 @@ func (a *App) openState() error {
 	a.state = state
 	a.closers = append(a.closers, state.Close)
 	if !state.KeepsSecrets() {
-		a.log.Warn("the state directory is not in memory, so it keeps no secrets: each start mints another key and revokes the last one after that", "directory", state.Path())
+		a.log.Warn("the state directory is not in memory, so it keeps no secrets: each start mints another key and revokes the last one "+
+			"after that", "directory", state.Path())
 	}
 	return nil
 }
@@ -132,7 +133,8 @@ func (a *App) noteClock() {
 	skew, ok := a.client.Skew()
 	if wrong := skew.Abs() > probe.WrongClock; ok && a.clockWrong.Swap(wrong) != wrong {
 		if wrong {
-			a.log.Warn("this machine's clock is wrong: the injector goes by balena's, but TLS and apps may not", "ahead", skew.Round(time.Second))
+			a.log.Warn("this machine's clock is wrong: the injector goes by balena's, but TLS and apps may not", "ahead",
+				skew.Round(time.Second))
 		} else {
 			a.log.Info("this machine's clock is right again")
 		}

@@ -78,7 +78,8 @@ func (a *App) advisories(ctx context.Context, say Sayer) error {
 	}
 	for settings, account := range a.accounts {
 		if ends := account.SessionExpiry(); settings.Credentials.Password == nil && !ends.IsZero() {
-			say("note", "the session token runs out on %s unless it can be refreshed; a start after that fails", ends.UTC().Format(time.RFC3339))
+			say("note", "the session token runs out on %s unless it can be refreshed; a start after that fails",
+				ends.UTC().Format(time.RFC3339))
 		}
 	}
 	if skew, ok := a.client.Skew(); ok && skew.Abs() > probe.WrongClock {
@@ -102,7 +103,8 @@ func (a *App) checkPlace(ctx context.Context, say Sayer) error {
 	}
 	for _, k := range rest.keys {
 		if k.Waits > 0 && k.Key == nil && !rest.held {
-			say("note", "run would wait until %s before it mints: the starts before it ended by themselves", time.Now().Add(k.Waits).UTC().Format(time.RFC3339))
+			say("note", "run would wait until %s before it mints: the starts before it ended by themselves",
+				time.Now().Add(k.Waits).UTC().Format(time.RFC3339))
 		}
 	}
 	if !rest.held {
@@ -121,7 +123,12 @@ func (a *App) checkPlace(ctx context.Context, say Sayer) error {
 		return fmt.Errorf("%w: %s; %s", statedir.ErrLocked, s.StateDir, r.Reason)
 	}
 	say("ok", "state directory %s, in which `injector %s` (pid %d) keeps these outputs", s.StateDir, r.Command, r.PID)
-	say("note", "%v: another `injector run` with this configuration would wait for its end for up to %s, and then fail", statedir.ErrLocked, words.Short(s.InitTimeout))
+	say(
+		"note",
+		"%v: another `injector run` with this configuration would wait for its end for up to %s, and then fail",
+		statedir.ErrLocked,
+		words.Short(s.InitTimeout),
+	)
 	if s.Listen == r.Listen {
 		return nil
 	}

@@ -18,7 +18,8 @@ func TestALoopThatIsStuck(t *testing.T) {
 		a := &App{keepers: []*keeper{k}}
 		stuck := make(chan struct{})
 		began := time.Now()
-		if err := a.guarded(t.Context(), func() error { <-stuck; return nil }); !errors.Is(err, ErrStuck) || time.Since(began) > 8*time.Minute {
+		if err := a.guarded(t.Context(), func() error { <-stuck; return nil }); !errors.Is(err, ErrStuck) ||
+			time.Since(began) > 8*time.Minute {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
 		close(stuck)

@@ -49,12 +49,12 @@ func (a *App) Run(stop, kill context.Context) error {
 // run keeps all keys until stop.
 func (a *App) run(stop, kill context.Context) error {
 	var beside sync.WaitGroup
-	var orphans error
-	beside.Go(func() { orphans = a.drainUnconfigured(stop, kill) })
+	var others error
+	beside.Go(func() { others = a.drainUnconfigured(stop, kill) })
 	defer a.startNotices()()
 	err := a.each(func(k *keeper) error { return k.run(stop, kill) })
 	beside.Wait()
-	return errors.Join(err, orphans)
+	return errors.Join(err, others)
 }
 
 // live runs work as the only injector in the state directory, beside the probes. Once it is the only one it calls prepare.

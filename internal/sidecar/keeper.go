@@ -58,7 +58,8 @@ func (k *keeper) connect(account *balena.Account) {
 }
 
 func (a *App) newFiles(s config.Key) *render.Files {
-	return render.New(render.Config{Outputs: s.Outputs, Dirs: a.dirs, About: render.About{URL: a.settings.API.URL, Target: s.Target.String()}})
+	return render.New(
+		render.Config{Outputs: s.Outputs, Dirs: a.dirs, About: render.About{URL: a.settings.API.URL, Target: s.Target.String()}})
 }
 
 // newAgent makes an agent, which can work once.

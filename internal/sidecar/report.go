@@ -16,8 +16,17 @@ func (a *App) Alive() bool {
 
 func (a *App) report() probe.Report {
 	skew, _ := a.client.Skew()
-	r := probe.Report{State: probe.Running, StateDir: a.state.Path(), PID: os.Getpid(), Version: a.process.Version, Command: a.process.Command,
-		Started: a.process.Started, API: a.settings.API.URL, Listen: a.settings.Listen, Ahead: words.Duration(skew.Round(time.Second))}
+	r := probe.Report{
+		State:    probe.Running,
+		StateDir: a.state.Path(),
+		PID:      os.Getpid(),
+		Version:  a.process.Version,
+		Command:  a.process.Command,
+		Started:  a.process.Started,
+		API:      a.settings.API.URL,
+		Listen:   a.settings.Listen,
+		Ahead:    words.Duration(skew.Round(time.Second)),
+	}
 	if until := a.handover.Load(); until != nil && time.Now().Before(*until) {
 		r.HandsOverUntil = until.Truncate(time.Second)
 	}

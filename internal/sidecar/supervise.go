@@ -30,7 +30,8 @@ func NewExec(stop context.Context, p Process, s config.Settings, log *slog.Logge
 		if err != nil {
 			return nil, err
 		}
-		if err = a.state.TryLock(); err == nil || errors.Is(err, statedir.ErrLocked) && (freePlace(wanted) == s.StateDir || try == MostExecs) {
+		if err = a.state.TryLock(); err == nil ||
+			errors.Is(err, statedir.ErrLocked) && (freePlace(wanted) == s.StateDir || try == MostExecs) {
 			err = a.lock(stop)
 		}
 		if err == nil {
@@ -59,7 +60,15 @@ func (a *App) Exec(stop, kill context.Context, args []string) (err error) {
 // on. One more that asks for the end, when the command has ended, leaves the keys as they are.
 func (a *App) supervise(stop, kill context.Context, reaper *child.Reaper, args []string) error {
 	s := a.settings
-	sup := child.New(child.Config{Args: args, Environ: s.Environ.ForChild(), KillAfter: s.KillAfter, Restart: s.RestartChild, Signal: s.SignalChild, Reaper: reaper, Log: a.log})
+	sup := child.New(child.Config{
+		Args:      args,
+		Environ:   s.Environ.ForChild(),
+		KillAfter: s.KillAfter,
+		Restart:   s.RestartChild,
+		Signal:    s.SignalChild,
+		Reaper:    reaper,
+		Log:       a.log,
+	})
 	if stop.Err() != nil { // the signal came before the supervisor caught them
 		return ExitError{128 + int(syscall.SIGTERM)}
 	}
@@ -69,9 +78,9 @@ func (a *App) supervise(stop, kill context.Context, reaper *child.Reaper, args [
 	v := newVars(a, sup.Vars)
 	defer a.startNotices()()
 
-	orphans := make(chan struct{})
-	var orphansError error
-	go func() { defer close(orphans); orphansError = a.drainUnconfigured(stop, kill) }()
+	others := make(chan struct{})
+	var leftError error
+	go func() { defer close(others); leftError = a.drainUnconfigured(stop, kill) }()
 	childStop, stopChild := context.WithCancel(context.Background())
 	agents := make(chan error, 1)
 	go func() {
@@ -92,16 +101,21 @@ func (a *App) supervise(stop, kill context.Context, reaper *child.Reaper, args [
 	end(whyEnded(code, err, sup.Told()))
 	go sup.Impatient(kill, abandon)
 	failed := <-agents
-	<-orphans
-	failed = errors.Join(failed, orphansError)
+	<-others
+	return a.outcome(code, err, errors.Join(failed, leftError))
+}
+
+// outcome is how exec ends: err is why there was no command, or none any more, and failed what went wrong with the keys.
+func (a *App) outcome(code int, err, failed error) error {
+	notStarted := errors.Is(err, child.ErrNotStarted)
 	switch {
-	case err != nil && !errors.Is(err, child.ErrNotStarted):
+	case err != nil && !notStarted:
 		return errors.Join(err, failed)
 	case err != nil && code == 0:
 		return failed // the agents gave up
-	case errors.Is(err, child.ErrNotStarted) && !errors.As(failed, new(*agent.LeftError)):
+	case notStarted && !errors.As(failed, new(*agent.LeftError)):
 		// A signal; there was nothing to go wrong.
-	case errors.Is(err, child.ErrNotStarted):
+	case notStarted:
 		a.log.Error("stopped before the command was started, and not all went well after that", "error", failed)
 	case failed != nil:
 		a.log.Error("the command has ended, and not all went well after that", "error", failed)
