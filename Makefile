@@ -7,7 +7,8 @@
 GO ?= go
 BIN := $(CURDIR)/bin
 VERSION ?=
-.PHONY: demo test unit fuzz lint lint-e2e downloads build image e2e cluster prove bench clients clean
+LINTERS := $(BIN)/staticcheck $(BIN)/errcheck $(BIN)/revive
+.PHONY: demo test unit fuzz lint lint-e2e vulnerabilities downloads build image e2e cluster prove bench clients clean
 
 demo:
 	@echo "building the demo: a minute or two the first time, with a name for each package"
@@ -37,11 +38,9 @@ $(BIN)/cluster: e2e/cluster/main.go e2e/cluster/go.mod e2e/cluster/go.sum
 	@echo "Go fetches the modules of Kubernetes that are not there yet, 2 GB unpacked, and compiles them: 5 to 10 minutes"
 	cd e2e/cluster && CGO_ENABLED=0 $(GO) build -ldflags="-s -w" -o $@ .
 
-# Some inputs for each, beyond the seeds that every test run tries. By count: with a time, Go sometimes
-# takes the end of the time for a failure.
+# Some inputs for each fuzz target, beyond the seeds that every test run tries.
 fuzz:
-	@for f in balena:FuzzSession balena:FuzzQuoted balena:FuzzRetryAfter balena:FuzzRows balena:FuzzAnswers agent:FuzzJournal cmd/injector:FuzzVariables cmd/injector:FuzzCredentialFiles render:FuzzTemplates; do \
-		echo "fuzz $$f"; $(GO) test ./$${f%%:*} -run '^$$' -fuzz "^$${f##*:}\$$" -fuzztime 2000x >fuzz.log 2>&1 || { cat fuzz.log; exit 1; }; done; rm -f fuzz.log
+	@GO=$(GO) sh tools/fuzz.sh 2000
 
 # With -count=1, because to cache a result Go looks at every file that a test has touched: over a minute here.
 unit:
@@ -50,25 +49,36 @@ unit:
 	$(GO) test -count=1 -race -timeout 90m ./... # 6 minutes on two cores; the limit is for half a core
 	$(GO) test -count=1 -timeout 60m ./agent -run 'TestFaultMatrix|TestManyAgents|TestOutagesThatEndInTime' # whole: with the race detector they are slow
 
-lint: downloads $(BIN)/staticcheck
+# What revive.toml asks for: no line over 140 columns, no file over 300 lines, no function over 60, and few branches.
+lint: downloads $(LINTERS)
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "run gofmt -w on these files"; exit 1; }
+	@test -z "$$($(GO) fix -diff ./... | tee /dev/stderr)" || { echo "run go fix ./..."; exit 1; }
 	$(GO) vet ./...
 	$(BIN)/staticcheck ./...
+	$(BIN)/errcheck ./...
+	$(BIN)/revive -config revive.toml -set_exit_status ./...
 	GOOS=darwin $(GO) build -o /dev/null ./cmd/injector
 	GOARCH=arm GOARM=6 CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/injector
 
+# Known vulnerabilities in what is used; asks vuln.go.dev.
+vulnerabilities:
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@latest ./...
+
 # What is fetched is said first.
 downloads:
-	@echo "Go fetches the modules that are not there yet: 3 MB for the product, 5 MB for the linter"
+	@echo "Go fetches the modules that are not there yet: 3 MB for the product, 12 MB for the linters"
 
 # The end-to-end tests need the modules of Kubernetes: this is for CI, and for those who change these tests.
-lint-e2e: $(BIN)/staticcheck
+lint-e2e: $(LINTERS)
 	@echo "Go fetches the modules of Kubernetes that are not there yet: 2 GB unpacked"
-	cd e2e && $(GO) vet ./... && $(BIN)/staticcheck ./...
+	cd e2e && $(GO) vet ./... && $(BIN)/staticcheck ./... && $(BIN)/revive -config ../revive.toml -set_exit_status ./...
 
-# The linter has a module of its own, so that the product's go.mod stays small.
-$(BIN)/staticcheck: tools/go.mod tools/go.sum
-	cd tools && $(GO) build -o $@ honnef.co/go/tools/cmd/staticcheck
+# The linters have a module of their own, so that the product's go.mod stays small.
+$(BIN)/staticcheck: LINTER := honnef.co/go/tools/cmd/staticcheck
+$(BIN)/errcheck: LINTER := github.com/kisielk/errcheck
+$(BIN)/revive: LINTER := github.com/mgechev/revive
+$(LINTERS): tools/go.mod tools/go.sum
+	cd tools && $(GO) build -o $@ $(LINTER)
 
 # The long versions of the tests that can be long, and a table of what they counted. 15 minutes.
 prove:

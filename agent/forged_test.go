@@ -3,6 +3,7 @@ package agent_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -67,9 +68,7 @@ func (w *world) forge(change func(r map[string]any)) {
 	}
 	list := j["keys"].([]any)
 	forged := map[string]any{}
-	for name, value := range list[0].(map[string]any) {
-		forged[name] = value
-	}
+	maps.Copy(forged, list[0].(map[string]any))
 	change(forged)
 	j["keys"] = append(list, forged)
 	if raw, err = json.Marshal(j); err != nil {

@@ -41,20 +41,8 @@ type Config struct {
 }
 
 // Kinds lists the kinds of request that Config.Observe may be told of.
-var Kinds = []string{
-	"login",
-	"totp",
-	"refresh",
-	"fresh",
-	"whoami",
-	"verify",
-	"health",
-	"lookup",
-	"mint",
-	"find",
-	"extend",
-	"revoke",
-	"list",
+func Kinds() []string {
+	return []string{"login", "totp", "refresh", "fresh", "whoami", "verify", "health", "lookup", "mint", "find", "extend", "revoke", "list"}
 }
 
 // Client sends requests to one API. It is safe for concurrent use.

@@ -323,7 +323,7 @@ func capture(source, body string) string {
 	var v any
 	_ = json.Unmarshal([]byte(body), &v)
 	if source != "string" {
-		for _, step := range strings.Split(source, ".") {
+		for step := range strings.SplitSeq(source, ".") {
 			if n, err := strconv.Atoi(step); err == nil {
 				list, _ := v.([]any)
 				if n >= len(list) {

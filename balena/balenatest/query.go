@@ -32,7 +32,7 @@ func parseQuery(raw, id string) (query, bool) {
 		q.id = n
 		q.conds = append(q.conds, func(f fields) bool { return f["id"] == n })
 	}
-	for _, part := range strings.Split(raw, "&") {
+	for part := range strings.SplitSeq(raw, "&") {
 		name, value, _ := strings.Cut(part, "=")
 		value, err := url.PathUnescape(value) // a plus sign is not a blank
 		if err != nil || !q.take(name, value) {

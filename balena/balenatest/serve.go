@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -127,9 +128,7 @@ func hollow(kind string, r *http.Request, body []byte) reply {
 
 func (s *Server) send(w http.ResponseWriter, r *http.Request, kind string, a reply, f *Fault) {
 	s.note(kind, r, a.status)
-	for name, values := range a.header {
-		w.Header()[name] = values
-	}
+	maps.Copy(w.Header(), a.header)
 	s.mu.Lock()
 	if w.Header().Get("Date") == "" { // a gateway has a clock of its own
 		w.Header().Set("Date", s.now().UTC().Format(http.TimeFormat))

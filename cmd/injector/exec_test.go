@@ -133,7 +133,7 @@ func TestExecEnvironment(t *testing.T) {
 	}
 	secret := s.server.Bearers()
 	var seen []string
-	for _, line := range strings.Split(strings.TrimSpace(p.stdout.String()), "\n") {
+	for line := range strings.SplitSeq(strings.TrimSpace(p.stdout.String()), "\n") {
 		name, value, _ := strings.Cut(line, "=")
 		seen = append(seen, name)
 		if (name == "BALENA_TOKEN" || name == "BALENA_API_TOKEN") && len(value) != 32 {

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -110,12 +111,7 @@ func TestASessionFileIsCorrected(t *testing.T) {
 	fresh := s.server.Session(u, 0)
 	writeFile(t, file, fresh)
 	s.eventually("the use of the fresh one", func() bool {
-		for _, b := range s.server.Bearers() {
-			if b == fresh {
-				return true
-			}
-		}
-		return false
+		return slices.Contains(s.server.Bearers(), fresh)
 	})
 	s.eventually("no trouble", func() bool { return !strings.Contains(s.want(0, "status"), "more than one line") })
 	if n := s.server.Count("mint"); n != 1 {

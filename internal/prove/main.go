@@ -20,15 +20,15 @@ var runs = []string{
 	"./agent -run TestFaultMatrix|TestDaysOfRandomFailures|TestNoSecretInTheLog|TestManyAgents|TestOutagesThatEndInTime -long -timeout 60m",
 	"./cmd/injector -run TestCrashMatrix|TestStopMatrix|TestAPanicShowsNoSecret|TestNothingShowsASecret -timeout 20m",
 	"./render -run TestReadersSeeWholeValues",
-	"./balena -run ^$ -fuzz ^FuzzSession$ -fuzztime 20000x",
-	"./balena -run ^$ -fuzz ^FuzzQuoted$ -fuzztime 20000x",
-	"./balena -run ^$ -fuzz ^FuzzRetryAfter$ -fuzztime 20000x",
-	"./balena -run ^$ -fuzz ^FuzzRows$ -fuzztime 20000x",
-	"./balena -run ^$ -fuzz ^FuzzAnswers$ -fuzztime 20000x",
-	"./agent -run ^$ -fuzz ^FuzzJournal$ -fuzztime 20000x",
-	"./cmd/injector -run ^$ -fuzz ^FuzzVariables$ -fuzztime 20000x",
-	"./cmd/injector -run ^$ -fuzz ^FuzzCredentialFiles$ -fuzztime 20000x",
-	"./render -run ^$ -fuzz ^FuzzTemplates$ -fuzztime 20000x",
+}
+
+// fuzzing gives every fuzz target many inputs.
+const fuzzing = "tools/fuzz.sh 20000"
+
+func fuzz() error {
+	cmd := exec.Command("sh", strings.Fields(fuzzing)...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	return cmd.Run()
 }
 
 // table is what is printed at the end, in this order.
@@ -47,11 +47,14 @@ func main() { os.Exit(prove()) }
 func prove() int {
 	counts := map[string]int64{}
 	failed := 0
-	for _, run := range runs {
+	for _, run := range append(runs, fuzzing) {
 		began := time.Now()
-		err := test(strings.Fields(run), counts)
+		work := func() error { return test(strings.Fields(run), counts) }
+		if run == fuzzing {
+			work = fuzz
+		}
 		verdict := "ok"
-		if err != nil {
+		if err := work(); err != nil {
 			verdict = "FAILED: " + err.Error()
 			failed++
 		}

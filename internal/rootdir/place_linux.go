@@ -14,7 +14,7 @@ import (
 // this moment is not followed, and a pipe in the place of a directory is not waited for.
 func openPlace(path string) (*os.Root, error) {
 	fd, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	for _, name := range strings.Split(strings.Trim(path, "/"), "/") {
+	for name := range strings.SplitSeq(strings.Trim(path, "/"), "/") {
 		if err != nil {
 			break
 		}
