@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/binary"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -123,5 +124,45 @@ func TestOutputNone(t *testing.T) {
 	p.stop()
 	if s.reads("app")+s.reads("app.json") != "" {
 		t.Error("the template's file is left")
+	}
+}
+
+// TestPlacesThatMustNotBeWritten has outputs that are read at the same time, some by way of a link.
+func TestPlacesThatMustNotBeWritten(t *testing.T) {
+	s := newStage(t, balenatest.Options{})
+	template, password := filepath.Join(s.dir, "app.tmpl"), filepath.Join(s.dir, "password")
+	writeText(t, template, "{{.Token}}")
+	writeText(t, password, s.env["BALENA_PASSWORD"])
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(s.dir, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range [][]string{
+		{"INJECTOR_TEMPLATES", template + ":" + template},
+		{"INJECTOR_TEMPLATES", template + ":" + filepath.Join(link, "app.tmpl")},
+		{"INJECTOR_TEMPLATES", "dotenv:" + template + "," + template + ":" + filepath.Join(s.dir, "other")},
+		{"INJECTOR_OUTPUT", password, "BALENA_PASSWORD_FILE", password, "BALENA_PASSWORD", ""},
+		{"INJECTOR_KEYS", "a,b", "INJECTOR_OUTPUT", "", "INJECTOR_A_OUTPUT", filepath.Join(s.dir, "x"), "INJECTOR_B_OUTPUT",
+			filepath.Join(link, "x")},
+		{"INJECTOR_SESSION_CACHE", filepath.Join(link, "session")},
+		{"INJECTOR_TEMPLATE_FILES", "/proc/thread-self"},
+	} {
+		old := maps.Clone(s.env)
+		s.set(c...)
+		s.want(int(exitConfig), "check")
+		s.env = old
+	}
+	if raw, err := os.ReadFile(password); err != nil || string(raw) != s.env["BALENA_PASSWORD"] {
+		t.Error("the password's file is not as it was")
+	}
+	s.want(0, "check")
+}
+
+// TestTokenVariablesWithAMeaning would show the token, or be taken for something else.
+func TestTokenVariablesWithAMeaning(t *testing.T) {
+	s := newExecStage(t)
+	for _, name := range []string{"LD_PRELOAD", "https_proxy", "BALENA_API_URL", "PATH", "BASH_ENV"} {
+		s.set("INJECTOR_TOKEN_VARIABLES", name)
+		contains(t, s.want(int(exitConfig), "exec", "--", "true"), name)
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -131,4 +132,49 @@ func TestADirectoryThatBecomesALink(t *testing.T) {
 		t.Errorf("%q, %v", raw, err)
 	}
 	s.wantLive(0)
+}
+
+// TestALogThatNobodyReads is a full pipe: the key is revoked and the process ends all the same.
+func TestALogThatNobodyReads(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, balenatest.Options{})
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = r.Close(), w.Close() }()
+	cmd := exec.Command(os.Args[0], "run")
+	cmd.Env = []string{become + "=1"}
+	for name, value := range s.env {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	cmd.Stderr = w
+	fd := int(w.Fd()) // and with that it blocks
+	if err := syscall.SetNonblock(fd, true); err != nil {
+		t.Fatal(err)
+	}
+	for full := make([]byte, 4096); err == nil; {
+		_, err = syscall.Write(fd, full)
+	}
+	if err := syscall.SetNonblock(fd, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.ready()
+	_ = cmd.Process.Signal(syscall.SIGTERM)
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		_ = cmd.Process.Kill()
+		t.Error("it does not end")
+	}
+	s.wantLive(0)
+	s.wantNoFile()
 }

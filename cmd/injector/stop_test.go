@@ -237,3 +237,64 @@ func TestStartedWithAnotherConfiguration(t *testing.T) {
 		p.stop()
 	})
 }
+
+// TestAKeyTakenOutThatCannotBeRevoked has a key that is not configured any more, whose DELETE fails until after the
+// stop: it is named, and the exit code says so, of run and of revoke. The next start revokes it.
+func TestAKeyTakenOutThatCannotBeRevoked(t *testing.T) {
+	t.Parallel()
+	s := newKeysStage(t)
+	p := s.start("run")
+	s.ready()
+	left := s.report().Keys[1].Key // the fleet's
+	p.signal(syscall.SIGQUIT)
+	p.wait(5 * time.Second)
+	s.set("INJECTOR_KEYS", "deploy")
+	for name := range s.env {
+		if strings.HasPrefix(name, "INJECTOR_FLEET_") {
+			delete(s.env, name)
+		}
+	}
+	s.server.Fail(balenatest.Fault{
+		Kind:   "revoke",
+		Status: 503,
+		Match:  func(m balenatest.Match) bool { return strings.Contains(m.Path, fmt.Sprintf("(%d)", left.ID)) },
+	})
+	p = s.start("run")
+	s.ready()
+	s.eventually("a try", func() bool { return strings.Contains(p.stderr.String(), "could not revoke an old key") })
+	p.signal(syscall.SIGTERM)
+	if code := p.wait(9 * time.Second); code != int(exitLeft) {
+		t.Errorf("exit %d", code)
+	}
+	contains(t, p.stderr.String(), "left to expire", left.Name)
+	s.wantLive(1) // the other one is gone
+	s.set("INJECTOR_INIT_TIMEOUT", "2s")
+	contains(t, s.want(int(exitLeft), "revoke"), "left to expire", left.Name)
+	s.server.Heal()
+	s.want(0, "revoke")
+	s.wantLive(0)
+}
+
+// TestASlowDisk has a state directory whose disk takes a second for each write, and a stop at every tenth of a second of
+// a short life. Each stop is over within its time, and the key is dead.
+func TestASlowDisk(t *testing.T) {
+	binary := buildToCrash(t)
+	for n := range 20 {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t, balenatest.Options{})
+			s.binary = binary
+			s.set("CRASH_SLOW", "1s", "INJECTOR_SHUTDOWN_TIMEOUT", "3s", "INJECTOR_CHECK_INTERVAL", "1s")
+			p := s.start("run")
+			s.eventually("a mint", func() bool { return s.server.Count("mint") == 1 })
+			time.Sleep(time.Duration(n) * 400 * time.Millisecond) // a real disk, and a real stop
+			began := time.Now()
+			p.signal(syscall.SIGTERM)
+			code := p.wait(10 * time.Second)
+			if took := time.Since(began); took > 4*time.Second || code != 0 {
+				t.Errorf("exit %d after %v", code, took)
+			}
+			s.wantLive(0)
+		})
+	}
+}

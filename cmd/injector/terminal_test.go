@@ -70,3 +70,43 @@ func state(pid string) string {
 	state, _, _ := strings.Cut(rest, " ")
 	return state
 }
+
+// TestExecWithARedirectedInput has a command that reads from the terminal though its standard input is something else.
+func TestExecWithARedirectedInput(t *testing.T) {
+	t.Parallel()
+	s := newExecStage(t)
+	script := filepath.Join(s.dir, "app")
+	writeText(t, script, "read line </dev/tty; [ \"$line\" = typed ] && exit 5\n")
+	p, press := s.startShell()
+	press(os.Args[0] + " exec -- sh " + script + " </dev/null\n")
+	s.eventually("the command", func() bool { return strings.Contains(s.log.String(), "started the command") })
+	press("typed\n")
+	s.eventually("its end", func() bool { return strings.Contains(s.log.String(), "the command has ended") })
+	press("exit $?\n")
+	if code := p.wait(8 * time.Second); code != 5 {
+		t.Errorf("exit %d", code)
+	}
+	s.wantLive(0)
+}
+
+// TestAStoppedCommandIsNoticed stops a command of exec, and lets it go on.
+func TestAStoppedCommandIsNoticed(t *testing.T) {
+	t.Parallel()
+	s := newExecStage(t)
+	record := filepath.Join(s.dir, "pid")
+	p := s.start("exec", "--", "sh", "-c", "echo $$ > "+record+"; while :; do sleep 0.05; done")
+	s.eventually("a start", func() bool { return len(lines(record)) == 1 })
+	kill := func(sig string) {
+		t.Helper()
+		if out, err := exec.Command("kill", "-"+sig, lines(record)[0]).CombinedOutput(); err != nil {
+			t.Fatal(err, string(out))
+		}
+	}
+	kill("STOP")
+	s.eventually("a word about it", func() bool { return strings.Contains(p.stderr.String(), "the command is stopped") })
+	kill("CONT")
+	s.eventually("a word about that", func() bool { return strings.Contains(p.stderr.String(), "the command goes on") })
+	p.signal(syscall.SIGTERM)
+	p.wait(8 * time.Second)
+	s.wantLive(0)
+}

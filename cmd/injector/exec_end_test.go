@@ -1,9 +1,7 @@
 package main
 
 import (
-	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -13,51 +11,6 @@ import (
 
 	"github.com/balena-injector/injector/balena/balenatest"
 )
-
-// TestALogThatNobodyReads is a full pipe: the key is revoked and the process ends all the same.
-func TestALogThatNobodyReads(t *testing.T) {
-	t.Parallel()
-	s := newStage(t, balenatest.Options{})
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _, _ = r.Close(), w.Close() }()
-	cmd := exec.Command(os.Args[0], "run")
-	cmd.Env = []string{become + "=1"}
-	for name, value := range s.env {
-		cmd.Env = append(cmd.Env, name+"="+value)
-	}
-	cmd.Stderr = w
-	fd := int(w.Fd()) // and with that it blocks
-	if err := syscall.SetNonblock(fd, true); err != nil {
-		t.Fatal(err)
-	}
-	for full := make([]byte, 4096); err == nil; {
-		_, err = syscall.Write(fd, full)
-	}
-	if err := syscall.SetNonblock(fd, false); err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	s.ready()
-	_ = cmd.Process.Signal(syscall.SIGTERM)
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	select {
-	case err := <-ended:
-		if err != nil {
-			t.Error(err)
-		}
-	case <-time.After(10 * time.Second):
-		_ = cmd.Process.Kill()
-		t.Error("it does not end")
-	}
-	s.wantLive(0)
-	s.wantNoFile()
-}
 
 // TestTheSameSignalTwice is what timeout(1) sends: to its child, and to the group that the child is in.
 func TestTheSameSignalTwice(t *testing.T) {
@@ -155,44 +108,4 @@ func TestExecEndsAStoppedCommandInOrder(t *testing.T) {
 		t.Errorf("exit %d", code)
 	}
 	s.wantLive(0)
-}
-
-// TestPlacesThatMustNotBeWritten has outputs that are read at the same time, some by way of a link.
-func TestPlacesThatMustNotBeWritten(t *testing.T) {
-	s := newStage(t, balenatest.Options{})
-	template, password := filepath.Join(s.dir, "app.tmpl"), filepath.Join(s.dir, "password")
-	writeText(t, template, "{{.Token}}")
-	writeText(t, password, s.env["BALENA_PASSWORD"])
-	link := filepath.Join(t.TempDir(), "link")
-	if err := os.Symlink(s.dir, link); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range [][]string{
-		{"INJECTOR_TEMPLATES", template + ":" + template},
-		{"INJECTOR_TEMPLATES", template + ":" + filepath.Join(link, "app.tmpl")},
-		{"INJECTOR_TEMPLATES", "dotenv:" + template + "," + template + ":" + filepath.Join(s.dir, "other")},
-		{"INJECTOR_OUTPUT", password, "BALENA_PASSWORD_FILE", password, "BALENA_PASSWORD", ""},
-		{"INJECTOR_KEYS", "a,b", "INJECTOR_OUTPUT", "", "INJECTOR_A_OUTPUT", filepath.Join(s.dir, "x"), "INJECTOR_B_OUTPUT",
-			filepath.Join(link, "x")},
-		{"INJECTOR_SESSION_CACHE", filepath.Join(link, "session")},
-		{"INJECTOR_TEMPLATE_FILES", "/proc/thread-self"},
-	} {
-		old := maps.Clone(s.env)
-		s.set(c...)
-		s.want(int(exitConfig), "check")
-		s.env = old
-	}
-	if raw, err := os.ReadFile(password); err != nil || string(raw) != s.env["BALENA_PASSWORD"] {
-		t.Error("the password's file is not as it was")
-	}
-	s.want(0, "check")
-}
-
-// TestTokenVariablesWithAMeaning would show the token, or be taken for something else.
-func TestTokenVariablesWithAMeaning(t *testing.T) {
-	s := newExecStage(t)
-	for _, name := range []string{"LD_PRELOAD", "https_proxy", "BALENA_API_URL", "PATH", "BASH_ENV"} {
-		s.set("INJECTOR_TOKEN_VARIABLES", name)
-		contains(t, s.want(int(exitConfig), "exec", "--", "true"), name)
-	}
 }

@@ -72,8 +72,8 @@ func TestADateOfAGateway(t *testing.T) {
 	}
 }
 
-// TestAClockConvictsNoNewKey has a key that is not known everywhere at once, and a clock that is set meanwhile.
-func TestAClockConvictsNoNewKey(t *testing.T) {
+// TestNoClockDeclaresANewKeyDead has a key that is not known everywhere at once, and a clock that is set meanwhile.
+func TestNoClockDeclaresANewKeyDead(t *testing.T) {
 	inWorld(t, balenatest.Options{}, func(w *world) {
 		var ahead atomic.Int64
 		w.wall = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
