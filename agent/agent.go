@@ -13,7 +13,7 @@ import (
 	"github.com/balena-injector/injector/key"
 )
 
-// Config is what an agent is made of. All fields are required unless they say otherwise.
+// Config is what an agent is made of. All fields are required unless they say otherwise; New does not check them.
 type Config struct {
 	Issuer    Issuer
 	Publisher Publisher
@@ -23,17 +23,17 @@ type Config struct {
 	// Proven is when Publisher.Prove succeeded last, which need not be repeated at once; zero: not yet.
 	Proven time.Time
 
-	URL    string   // the API's; a key of the journal is never sent to another one
+	URL    string   // the API's, as balena.CheckURL returns it; a key of the journal is never sent to another one
 	Login  string   // whose credential it is, as far as the configuration says; may be empty
 	Kind   key.Kind // of the keys
-	Target string   // the fleet or device as configured; empty for user keys
-	// Outputs are the paths that the publisher writes, for the journal's reader.
+	Target string   // the fleet or device as configured: slug, uuid or id; empty for user keys
+	// Outputs are the paths that the publisher writes, for the journal's reader; may be empty.
 	Outputs []string
 
-	InitTimeout     time.Duration // for Init
-	ShutdownDelay   time.Duration // how long the key lives on after a stop; part of the next
+	InitTimeout     time.Duration // for Init and Supervise; with 0 they give up at once
+	ShutdownDelay   time.Duration // how long the key lives on after a stop; part of the next; may be 0
 	ShutdownTimeout time.Duration // for all of an orderly end
-	KeepOnExit      bool          // hand over instead of revoking
+	KeepOnExit      bool          // hand over instead of revoking; may be false
 
 	Log *slog.Logger
 	// Advise, if not nil, returns what a person could do about an error, or "".
@@ -52,8 +52,8 @@ type Config struct {
 	Random func() float64
 }
 
-// Agent keeps one key. Make it with New, then call one of Init, Run and Revoke, once.
-// Status, Ready, Alive and Wake may be called at any time and from any goroutine.
+// Agent keeps one key. Make it with New, then call exactly one of Init, Run, Supervise, Drain and Revoke, once. All other
+// methods may be called at any time and from any goroutine.
 type Agent struct {
 	cfg   Config
 	log   *slog.Logger
@@ -61,7 +61,7 @@ type Agent struct {
 	wake  chan struct{}
 	kill  context.Context // done: give up at once
 
-	// Owned by the goroutine in Init, Run or Revoke.
+	// Owned by the goroutine in the method that works.
 	journal   journal
 	undecided []*holding // whether they are ours takes Identify
 	current   *holding   // what the app reads
@@ -90,7 +90,7 @@ type Agent struct {
 	repairPause time.Duration
 	pace        pace
 	failedAt    instant         // of the last repeated failure that was logged
-	patience    context.Context // done: nobody waits for the disk any longer
+	diskWait    context.Context // done: journal writes are not waited for any longer
 	writer      journalWriter
 	began       time.Duration // when this start found its keys, on the monotonic clock
 	counted     bool          // a mint of this start is in the journal's row
@@ -118,13 +118,14 @@ type pace struct {
 	young int // keys in a row that died young
 }
 
-// ErrHandOver as the cause of the stop context's end makes Run leave the key to the next start.
+// ErrHandOver as the cause of the stop context's end makes Init, Supervise, Run and Drain leave keys to the next start.
 var ErrHandOver = errors.New("handing over to the next start")
 
 // ErrInitTimeout is what Init returns, wrapped, when nothing was published in time.
 var ErrInitTimeout = errors.New("nothing was published in time")
 
-// LeftError tells which keys could have been revoked, and were left to expire.
+// LeftError names the keys that could have been revoked, and were left to expire: one at least. Run, Supervise, Drain and
+// Revoke return it. It does not unwrap to its cause: that keys are left says more than why.
 type LeftError struct {
 	Keys  []KeyStatus
 	Cause error // why the last of them was left; may be nil
@@ -171,21 +172,22 @@ func (a *Agent) Wake() {
 	}
 }
 
-// Renew makes the agent extend or rotate its key now. It never blocks.
+// Renew makes the agent extend or rotate its key now, or as soon as there is one. At its end it does nothing. It never
+// blocks.
 func (a *Agent) Renew() {
 	a.renewAsked.Store(true)
 	a.Wake()
 }
 
 // TryCredential makes the agent look after its session now: another credential is there, and what comes of it must be
-// known before it is needed. It never blocks.
+// known before it is needed. At its end it does nothing. It never blocks.
 func (a *Agent) TryCredential() {
 	a.tryAsked.Store(true)
 	a.Wake()
 }
 
-// Acknowledge records that all notification targets know of generation n. What was not acknowledged is announced as
-// news by the next start that adopts the key.
+// Acknowledge records that all notification targets know of generation n. n is 1 for the first. What was not
+// acknowledged is announced as news by the next start that adopts the key.
 func (a *Agent) Acknowledge(n int) {
 	if a.acknowledged.Swap(int64(n)) != int64(n) {
 		a.Wake()

@@ -86,11 +86,11 @@ func (a *Agent) examine(ctx context.Context, h *holding, refusal error) error {
 	unknown := class == key.Refused || class == key.FreshLogin // nobody could say whether it is listed
 	switch {
 	case err == nil || unknown:
-		a.become(h, deadListed, because(refusal))
+		a.become(h, deadUnsettled, because(refusal))
 	case class == key.Gone:
 		a.become(h, deadGone, because(refusal))
 	default:
-		a.become(h, deadUnlisted, because(refusal))
+		a.become(h, deadUnlistable, because(refusal))
 	}
 	a.nextCheck = now.add(min(time.Minute, a.cfg.Times.Check))
 	if unknown && a.left(h, now) <= 0 {

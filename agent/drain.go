@@ -6,7 +6,7 @@ import "context"
 // and the request budget want. When stop is done it ends as Run does: it tries once more, within the time for a stop,
 // and returns *LeftError if a key is left that could have been revoked.
 func (a *Agent) Drain(stop, kill context.Context) error {
-	a.kill, a.patience, a.draining = kill, stop, true
+	a.kill, a.diskWait, a.draining = kill, stop, true
 	defer a.watch(stop)()
 	if err := a.load(stop); err != nil {
 		return err

@@ -9,32 +9,32 @@ import (
 type health int
 
 const (
-	unproven     health = iota // nobody has asked in this process, or something happened since
-	accepted                   // the server accepted it when it was asked last
-	doubted                    // the server refuses it, and may merely not know it yet: it is asked again
-	deadListed                 // refused beyond doubt, and yet listed, or nobody could say: it is asked for again
-	deadUnlisted               // refused beyond doubt, and the server does not tell what it lists
-	deadGone                   // refused beyond doubt, and not listed any more: there is nothing to revoke
-	ended                      // it was revoked, or never came to be
+	unproven       health = iota // nobody has asked in this process, or something happened since
+	accepted                     // the server accepted it when it was asked last
+	doubted                      // the server refuses it, and may merely not know it yet: it is asked again
+	deadUnsettled                // refused beyond doubt, and yet listed, or nobody could find out: it is asked for again
+	deadUnlistable               // refused beyond doubt, and the server lists no keys of this kind: there is nothing more to learn
+	deadGone                     // refused beyond doubt, and not listed any more: there is nothing to revoke
+	ended                        // it was revoked, or never came to be
 )
 
-var healthNames = [...]string{"unproven", "accepted", "doubted", "dead, listed", "dead", "dead, gone", "ended"}
+var healthNames = [...]string{"unproven", "accepted", "doubted", "dead, unsettled", "dead, not listable", "dead, gone", "ended"}
 
 func (h health) String() string { return healthNames[h] }
 
 // dead reports whether the server refuses the key beyond doubt.
-func (h health) dead() bool { return h == deadListed || h == deadUnlisted || h == deadGone }
+func (h health) dead() bool { return h == deadUnsettled || h == deadUnlistable || h == deadGone }
 
-// changes are the ways in which a key's health may change. What is dead comes back only if it is listed; what ended
+// changes are the ways in which a key's health may change. What is dead comes back only if it may be listed; what ended
 // never does.
 var changes = map[health][]health{
-	unproven:     {accepted, doubted, deadListed, deadUnlisted, deadGone, ended},
-	accepted:     {unproven, doubted, deadListed, deadUnlisted, deadGone, ended},
-	doubted:      {unproven, accepted, deadListed, deadUnlisted, deadGone, ended},
-	deadListed:   {accepted, ended},
-	deadUnlisted: {ended},
-	deadGone:     {ended},
-	ended:        {},
+	unproven:       {accepted, doubted, deadUnsettled, deadUnlistable, deadGone, ended},
+	accepted:       {unproven, doubted, deadUnsettled, deadUnlistable, deadGone, ended},
+	doubted:        {unproven, accepted, deadUnsettled, deadUnlistable, deadGone, ended},
+	deadUnsettled:  {accepted, ended},
+	deadUnlistable: {ended},
+	deadGone:       {ended},
+	ended:          {},
 }
 
 // possible are the healths that a key of each state can have. One whose mint has not been answered cannot have been
@@ -42,8 +42,8 @@ var changes = map[health][]health{
 var possible = map[state][]health{
 	minting:   {unproven, ended},
 	minted:    {unproven, accepted, doubted, deadGone, ended},
-	published: {unproven, accepted, doubted, deadListed, deadUnlisted, deadGone, ended},
-	retiring:  {unproven, accepted, doubted, deadListed, deadUnlisted, deadGone, ended},
+	published: {unproven, accepted, doubted, deadUnsettled, deadUnlistable, deadGone, ended},
+	retiring:  {unproven, accepted, doubted, deadUnsettled, deadUnlistable, deadGone, ended},
 }
 
 // mistaken begins the log line about a state that cannot be. Tests look for it.

@@ -108,7 +108,7 @@ func (a *Agent) longOver(h *holding) bool {
 
 // mayLive reports whether h may be live at balena, as far as our clocks know.
 func (a *Agent) mayLive(h *holding, now instant) bool {
-	if h.health == ended || h.health == deadUnlisted || h.health == deadGone {
+	if h.health == ended || h.health == deadUnlistable || h.health == deadGone {
 		return false
 	}
 	// By the clock that gives it more time: one that was set ahead must not make room for a third key.

@@ -47,7 +47,7 @@ func (e notOpenError) Unwrap() error { return e.error }
 
 // begin works until there is a published key, for as long as Init may.
 func (a *Agent) begin(stop context.Context) error {
-	a.hurried, a.patience = true, stop
+	a.hurried, a.diskWait = true, stop
 	if err := a.open(stop); err != nil {
 		return notOpenError{err}
 	}

@@ -11,6 +11,9 @@ func (a *Agent) loop(ctx context.Context, once bool) error {
 	for {
 		now := a.clock.now()
 		a.beat.Store(int64(now.mono))
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		a.follow()
 		a.inspect(ctx, now)
 		a.renewNow = a.renewAsked.Swap(false) || a.renewNow
@@ -22,9 +25,6 @@ func (a *Agent) loop(ctx context.Context, once bool) error {
 		a.noteLongLife(now)
 		a.forgetStranded()
 		a.publishStatus("running")
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
 		if once && a.settled() || a.draining && len(a.all()) == 0 {
 			return nil
 		}

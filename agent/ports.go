@@ -49,7 +49,8 @@ type Issuer interface {
 type Publisher interface {
 	// Prove checks that publishing will work, without changing what the app sees.
 	Prove(ctx context.Context) error
-	// Publish replaces all outputs, or, if one cannot be rendered or written, none. Equal ones are not written again.
+	// Publish replaces all outputs. If one cannot be rendered or written, none is replaced. Equal ones are not written
+	// again. After an error it is called again.
 	Publish(ctx context.Context, p key.Publication) error
 	// Describe writes down the generation and expiry of what was published last.
 	Describe(ctx context.Context, p key.Publication) error

@@ -11,7 +11,7 @@ import (
 // cause, leaves them to the next start. It returns nil after a clean end and *LeftError if keys
 // were left. When kill is done it returns at once, and the journal tells what was left.
 func (a *Agent) Run(stop, kill context.Context) error {
-	a.kill, a.patience = kill, stop
+	a.kill, a.diskWait = kill, stop
 	defer a.watch(stop)()
 	if err := a.open(stop); err != nil {
 		return err
@@ -35,7 +35,7 @@ func (a *Agent) end(stop context.Context) error {
 
 // Revoke revokes all keys of the journal and removes the outputs. When stop is done it ends.
 func (a *Agent) Revoke(stop, _ context.Context) error {
-	a.kill, a.patience = stop, stop
+	a.kill, a.diskWait = stop, stop
 	a.noteStop()
 	if err := a.load(stop); err != nil {
 		return err

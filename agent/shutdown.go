@@ -27,7 +27,7 @@ func (a *Agent) handOver() error {
 	a.publishStatus("handing over")
 	ctx, cancel := context.WithTimeout(a.kill, a.shutdownBudget())
 	defer cancel()
-	a.patience = ctx
+	a.diskWait = ctx
 	err := a.save()
 	for _, h := range a.all() {
 		a.log.Info("handing over a key to the next start", h.attrs()...)
@@ -77,7 +77,7 @@ func (a *Agent) stopping(why string) {
 func (a *Agent) shutdownBut(kept ...*holding) error {
 	ctx, cancel := context.WithTimeout(a.kill, a.shutdownBudget())
 	defer cancel()
-	a.patience = ctx
+	a.diskWait = ctx
 	ending := slices.DeleteFunc(a.all(), func(h *holding) bool { return slices.Contains(kept, h) })
 	a.cfg.Budget.end(endGrant * len(ending))
 	tries := key.WithTryTimeout(ctx, shutdownTry)
@@ -89,7 +89,7 @@ func (a *Agent) shutdownBut(kept ...*holding) error {
 	left := a.takeStock(kept)
 	last, done := context.WithTimeout(a.kill, max(a.shutdownBudget(), lastWrite))
 	defer done()
-	a.patience = last
+	a.diskWait = last
 	if a.forgiven(left) {
 		a.cfg.Budget.forget()
 	}

@@ -85,7 +85,7 @@ func (a *Agent) schedule(now instant) Schedule {
 	if !a.tendDone {
 		s.TendAt = a.later(now, a.nextTend, tendSession)
 	}
-	if c.health.dead() && c.health != deadListed {
+	if c.health.dead() && c.health != deadUnsettled {
 		return s
 	}
 	s.CheckAt = a.later(now, a.nextCheck, checkKey, confirmKey)
@@ -108,7 +108,7 @@ func (a *Agent) schedule(now instant) Schedule {
 		step := a.cfg.Times.TTL - a.cfg.Times.lead(c.jitter)
 		more := a.cfg.Times.extensionsLeft(age, step)
 		s.RotateAt = a.later(now, at.add(time.Duration(more)*step), draftKey, settleMint, verifyKey, publishKey)
-		if more == 0 && !a.succession() {
+		if more == 0 && !a.successorBlocked() {
 			s.ExtendAt = time.Time{}
 		}
 	}

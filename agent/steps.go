@@ -40,7 +40,7 @@ type task struct {
 	run func(context.Context) error
 }
 
-// next returns the first task that is due, or the one that will be, and how long that takes.
+// next returns the first task that is due, or else the one that is due soonest, and how long until then; 0: now.
 func (a *Agent) next(now instant) (task, time.Duration) {
 	best := task{in: maxSleep}
 	tasks := a.tasks(now)
@@ -125,8 +125,8 @@ func (a *Agent) currentTasks(now instant) []task {
 	}
 	c := a.current
 	switch {
-	case c.health == deadListed:
-		if in := a.extendIn(c, now); a.extends(c, in) {
+	case c.health == deadUnsettled:
+		if in := a.extendIn(c, now); a.shouldExtend(c, in) {
 			add(extendKey, in, a.extend)
 		}
 		add(checkKey, until(now, a.nextCheck), a.check)
@@ -155,7 +155,7 @@ func (a *Agent) currentTasks(now instant) []task {
 	if c.rec.ID == 0 && !c.limits.notListed {
 		add(findKey, 0, a.find)
 	}
-	if in := a.extendIn(c, now); a.extends(c, in) {
+	if in := a.extendIn(c, now); a.shouldExtend(c, in) {
 		add(extendKey, in, a.extend)
 	}
 	add(checkKey, until(now, a.nextCheck), a.check)
@@ -173,7 +173,7 @@ func (a *Agent) repairIn(now instant) time.Duration {
 // extendIn returns how long it is until c must be extended or replaced.
 func (a *Agent) extendIn(c *holding, now instant) time.Duration {
 	if a.left(c, now) > a.cfg.Times.TTL+2*slack && !c.limits.cannotExtend {
-		return 0 // of a longer TTL, or without an end: what nobody can revoke must die within this one
+		return 0 // its TTL is longer than the one configured now, or it never expires: bring the expiry in first
 	}
 	in := until(now, a.extendAt(c))
 	if a.renewNow {
@@ -185,21 +185,21 @@ func (a *Agent) extendIn(c *holding, now instant) time.Duration {
 	return in
 }
 
-// extends reports whether c is to be extended rather than replaced. One that is too old is
+// shouldExtend reports whether c is to be extended rather than replaced. One that is too old is
 // extended all the same while no successor can be made.
-func (a *Agent) extends(c *holding, in time.Duration) bool {
+func (a *Agent) shouldExtend(c *holding, in time.Duration) bool {
 	switch {
 	case c.limits.cannotExtend:
-		return c.rec.ID != 0 && in <= 0 && a.succession()
+		return c.rec.ID != 0 && in <= 0 && a.successorBlocked()
 	case in > 0 || !a.cfg.Times.tooOld(a.age(c)):
 		return true
 	}
-	return a.succession()
+	return a.successorBlocked()
 }
 
-// succession reports whether there is trouble with making a successor: it fails, or there is no
-// room for one.
-func (a *Agent) succession() bool {
+// successorBlocked reports whether a successor cannot be made now: a step towards it has failed, or two keys are live
+// already.
+func (a *Agent) successorBlocked() bool {
 	for _, k := range []kind{draftKey, settleMint, verifyKey, publishKey} {
 		if s := a.steps[step{kind: k}]; s != nil && s.failures > 0 {
 			return true
@@ -247,8 +247,8 @@ func (a *Agent) unplannedIn(now instant) time.Duration {
 	return until(now, a.pace.last.add(gap))
 }
 
-// makeRoom ends an overlap early: a third key is made only when the oldest of two is gone. It
-// returns how long that takes at most.
+// makeRoom ends an overlap early: a third key is made only when the oldest of two is gone. It returns how long to wait
+// before asking again, maxSleep at most.
 func (a *Agent) makeRoom(now instant) time.Duration {
 	wait := maxSleep
 	for _, h := range a.retiring {

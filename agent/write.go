@@ -20,7 +20,7 @@ var (
 	errCutShort = errors.New("a second signal ended it before the journal was written")
 )
 
-// write writes a journal and waits for that, but not longer than a.patience: then it goes on by itself.
+// write writes a journal and waits for that, but not longer than a.diskWait: then it goes on by itself.
 func (a *Agent) write(j journal) error {
 	a.writer.last++
 	n := a.writer.last
@@ -41,7 +41,7 @@ func (a *Agent) write(j journal) error {
 	select {
 	case err := <-done:
 		return err
-	case <-a.patience.Done():
+	case <-a.diskWait.Done():
 	}
 	select {
 	case err := <-done:

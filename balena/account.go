@@ -104,8 +104,8 @@ func (a *Account) lockFor(ctx context.Context) error {
 	return nil
 }
 
-// failed records that no session could be obtained, for the callers waiting in lockFor.
-func (a *Account) failed(err error) error {
+// noteNoSession records that no session could be obtained, for the callers waiting in lockFor.
+func (a *Account) noteNoSession(err error) error {
 	if key.Is(err, key.Outage) { // a pause may be one key's own
 		a.failure, a.failedAt = err, time.Now()
 	}
@@ -168,8 +168,8 @@ func (a *Account) SessionExpiry() time.Time {
 	return time.Time{}
 }
 
-// set makes s the session, or none.
-func (a *Account) set(s *session) {
+// setSession makes s the session, or none.
+func (a *Account) setSession(s *session) {
 	a.session = s
 	if s == nil {
 		a.ends.Store(nil)
@@ -188,7 +188,7 @@ func (a *Account) loginName() string {
 // take makes s the session and keeps it.
 func (a *Account) take(s *session) {
 	s.proven = true
-	a.set(s)
+	a.setSession(s)
 	if a.cache == nil {
 		return
 	}

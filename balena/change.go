@@ -76,8 +76,8 @@ func (a *Account) readable() bool {
 	return true
 }
 
-// works notes that the credential was accepted.
-func (a *Account) works() {
+// noteAccepted notes that the credential was accepted.
+func (a *Account) noteAccepted() {
 	a.trouble.Store(nil)
 	if secret, err := a.source().read(); err == nil {
 		a.proven.Store(&secret)
@@ -85,8 +85,8 @@ func (a *Account) works() {
 	a.tried, a.changed, a.asked = a.secrets(), false, false
 }
 
-// fails notes that the credential was refused, or cannot be read.
-func (a *Account) fails(why error) {
+// noteRefused notes that the credential was refused, or cannot be read.
+func (a *Account) noteRefused(why error) {
 	a.trouble.Store(&trouble{err: why})
 }
 
@@ -110,12 +110,12 @@ func (a *Account) tryChanged(ctx context.Context, g Gate) (wait time.Duration, e
 	case err == nil:
 		a.log.Info("the changed credential works")
 	case e != nil && e.Unasked:
-		a.fails(err)
+		a.noteRefused(err)
 		a.log.Warn("the changed credential is not tried yet", "error", err)
 		return e.Wait, nil
 	case key.Is(err, key.Refused):
 		a.tried, a.changed = a.secrets(), false
-		a.fails(err)
+		a.noteRefused(err)
 		a.log.Error("the changed credential is refused; the session from before is used as long as it lasts, and the next login will fail",
 			"error", err, "session_expires", a.session.expires)
 		return 0, nil
@@ -126,7 +126,7 @@ func (a *Account) tryChanged(ctx context.Context, g Gate) (wait time.Duration, e
 // maxSpent is how many refused sessions are remembered: of a few sources there are only a few.
 const maxSpent = 8
 
-func (a *Account) spend(token key.Secret) {
+func (a *Account) markSpent(token key.Secret) {
 	a.spent = append(a.spent, token)
 	if len(a.spent) > maxSpent {
 		a.spent = a.spent[1:]
@@ -146,7 +146,7 @@ func (a *Account) adoptTokens() {
 		if a.session != nil && a.session.proven {
 			a.before = a.session
 		}
-		a.set(given)
+		a.setSession(given)
 		return
 	}
 	best := a.session
@@ -157,7 +157,7 @@ func (a *Account) adoptTokens() {
 		best = newest(best, cached)
 	}
 	if best != a.session {
-		a.set(best)
+		a.setSession(best)
 	}
 }
 

@@ -25,11 +25,11 @@ func (a *Account) identify(ctx context.Context, g Gate, fresh bool) (identity, e
 		return a.identifyByKey(ctx, g, fresh)
 	}
 	if err := a.ensure(ctx, g); err != nil {
-		return identity{}, a.failed(err)
+		return identity{}, a.noteNoSession(err)
 	}
 	if fresh {
 		if err := a.freshen(ctx, g); err != nil {
-			return identity{}, a.failed(err)
+			return identity{}, a.noteNoSession(err)
 		}
 	}
 	return identity{bearer: a.session.token, userID: a.session.userID, session: true}, nil
@@ -38,7 +38,7 @@ func (a *Account) identify(ctx context.Context, g Gate, fresh bool) (identity, e
 func (a *Account) identifyByKey(ctx context.Context, g Gate, fresh bool) (identity, error) {
 	const op = "use the user key"
 	if fresh {
-		return identity{}, &Error{Class: key.FreshLogin, Op: op, Reason: "a key cannot mint a user key: that takes a password"}
+		return identity{}, &Error{Class: key.FreshLogin, Op: op, Reason: "an API key cannot mint a user key: that takes a password, or a session token from a login less than 20 minutes old"}
 	}
 	if !a.readable() {
 		return identity{}, a.CredentialTrouble()
@@ -72,7 +72,7 @@ func (a *Account) ensure(ctx context.Context, g Gate) error {
 	}
 	if a.session != nil {
 		if now, ok := a.client.Now(); ok && !now.Before(a.session.expires) {
-			a.set(nil)
+			a.setSession(nil)
 		}
 	}
 	if a.session != nil {
@@ -91,10 +91,10 @@ func (a *Account) prove(ctx context.Context, g Gate) error {
 	switch {
 	case key.Is(err, key.Refused):
 		a.log.Info("the session from the cache or the configuration is over or was ended", "expires", a.session.expires)
-		a.spend(a.session.token)
-		a.set(a.before)
+		a.markSpent(a.session.token)
+		a.setSession(a.before)
 		if a.before = nil; a.session != nil {
-			a.fails(err)
+			a.noteRefused(err)
 			a.log.Error("the session token that was given is not accepted; the one before it is used as long as it can be",
 				"expires", a.session.expires)
 		}
@@ -106,7 +106,7 @@ func (a *Account) prove(ctx context.Context, g Gate) error {
 	}
 	a.session.proven, a.before = true, nil
 	if a.method == bySession {
-		a.works()
+		a.noteAccepted()
 	}
 	return nil
 }
@@ -132,10 +132,9 @@ func (a *Account) refusedToken() error {
 	return e
 }
 
-// suspect is told that a request with that session was answered 401 by a server that is well.
-// If the server does not know the session any more, it is dropped, and suspect returns true: a
-// new try with a new session makes sense.
-func (a *Account) suspect(ctx context.Context, g Gate, bearer key.Secret) (dropped bool, err error) {
+// suspect is told that a request with that session was answered 401 by a healthy server. If the server does not know the
+// session any more, it is dropped, and suspect reports that the request is worth another try, with another session.
+func (a *Account) suspect(ctx context.Context, g Gate, bearer key.Secret) (retry bool, err error) {
 	_, err = a.client.whoami(ctx, g, bearer)
 	if !key.Is(err, key.Refused) {
 		return false, err
@@ -145,8 +144,8 @@ func (a *Account) suspect(ctx context.Context, g Gate, bearer key.Secret) (dropp
 	}
 	defer a.unlock()
 	if a.session != nil && a.session.token.Equal(bearer) {
-		a.spend(bearer)
-		a.set(nil)
+		a.markSpent(bearer)
+		a.setSession(nil)
 	}
 	return true, nil
 }

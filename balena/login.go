@@ -82,7 +82,7 @@ func (a *Account) login(ctx context.Context, g Gate) error {
 	}
 	a.unsure, a.logins, a.misses = false, pacer{}, 0
 	a.refused.clear()
-	a.works()
+	a.noteAccepted()
 	a.take(s)
 	return nil
 }
@@ -128,7 +128,7 @@ func (a *Account) countRefusal(e *Error, password key.Secret) error {
 	left := a.refused.tries(a.attempt(password), time.Now())
 	e.Wait = left.wait
 	e.Reason += "; " + left.String()
-	a.fails(e)
+	a.noteRefused(e)
 	return e
 }
 

@@ -33,7 +33,7 @@ func (a *Account) freshen(ctx context.Context, g Gate) error {
 	s, err := a.refresh(ctx, g, password)
 	if err == nil && s.fresh(now) {
 		a.refused.clear()
-		a.works()
+		a.noteAccepted()
 		a.take(s)
 		return nil
 	}
@@ -162,7 +162,7 @@ func (a *Account) renewRefused(ctx context.Context, g Gate, now time.Time) (time
 		}
 		return max(time.Second, a.session.dueAt(now).Sub(now)), nil
 	}
-	a.set(nil)
+	a.setSession(nil)
 	if err := a.ensure(ctx, g); err != nil {
 		return 0, err
 	}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/balena-injector/injector/key"
 )
@@ -19,10 +20,15 @@ type Target struct {
 }
 
 var (
-	idForm   = regexp.MustCompile(`^[1-9][0-9]{0,14}$`)
-	uuidForm = regexp.MustCompile(`^([0-9a-f]{32}|[0-9a-f]{62})$`)
-	slugForm = regexp.MustCompile(`^[a-z0-9_-]+/[a-z0-9_-]+$`)
+	idForm   = form(`^[1-9][0-9]{0,14}$`)
+	uuidForm = form(`^([0-9a-f]{32}|[0-9a-f]{62})$`)
+	slugForm = form(`^[a-z0-9_-]+/[a-z0-9_-]+$`)
 )
+
+// form returns a regular expression that is compiled when it is needed first: most starts need none.
+func form(text string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(text) })
+}
 
 // ParseTarget reads a target of that kind. Errors say which forms there are.
 func ParseTarget(kind key.Kind, text string) (Target, error) {
@@ -34,11 +40,11 @@ func ParseTarget(kind key.Kind, text string) (Target, error) {
 		return Target{}, errors.New("is for fleet and device keys; a user key acts for the account itself")
 	case text == "":
 		return Target{}, fmt.Errorf("is needed for a %s key: its %s", kind, forms(kind))
-	case idForm.MatchString(lower):
+	case idForm().MatchString(lower):
 		return Target{lower, "id"}, nil
-	case uuidForm.MatchString(lower):
+	case uuidForm().MatchString(lower):
 		return Target{lower, "uuid"}, nil
-	case kind == key.Fleet && slugForm.MatchString(lower):
+	case kind == key.Fleet && slugForm().MatchString(lower):
 		return Target{lower, "slug"}, nil
 	}
 	return Target{}, fmt.Errorf("must be the %s's %s", kind, forms(kind))

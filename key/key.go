@@ -10,7 +10,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"regexp"
 	"strings"
 	"time"
 )
@@ -98,11 +97,10 @@ func Prove(name string, secret Secret) bool {
 	return cut > 0 && !secret.IsZero() && Name(name[:cut], secret) == name
 }
 
-var prefixForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
-
 // CheckPrefix returns an error that says what is wrong with a prefix for names.
 func CheckPrefix(prefix string) error {
-	if len(prefix) > MaxPrefix || !prefixForm.MatchString(prefix) {
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+	if prefix == "" || len(prefix) > MaxPrefix || strings.Trim(prefix, letters+"._-") != "" || strings.Trim(prefix[:1], letters) != "" {
 		return fmt.Errorf("must be 1 to %d letters, digits, dots, dashes or underscores, the first a letter or digit", MaxPrefix)
 	}
 	return nil

@@ -20,17 +20,18 @@ import (
 	"github.com/balena-injector/injector/key"
 )
 
-// Owner is a numeric user and group; -1 leaves either as it is.
+// Owner is a numeric user and group; -1 leaves either as it is. The zero value is root, so give Keep where nobody is
+// meant.
 type Owner = rootdir.Owner
 
-// Keep leaves files to the user and group that run the program.
+// Keep is the Owner {-1, -1}: files stay with the user and group that run the program. It must not be changed.
 var Keep = rootdir.Keep
 
 // Output is one file that an app reads.
 type Output struct {
 	Path     string      // absolute
-	Mode     fs.FileMode // permission bits, such as 0440
-	Owner    Owner       // Keep, or the user and group that the file is to belong to
+	Mode     fs.FileMode // permission bits, such as 0440; 0 lets nobody read it
+	Owner    Owner       // Keep, or the user and group that the file is to belong to; the zero value is root
 	Template *Template   // what is in it; nil: the secret's exact bytes
 	MakeDir  bool        // make its directory if that is missing
 }
@@ -38,11 +39,12 @@ type Output struct {
 // Config says what to write.
 type Config struct {
 	Outputs []Output // may be empty: then nothing is written
-	Dirs    *Dirs    // where; shared by the Files of several keys
+	Dirs    *Dirs    // required with outputs; shared by the Files of several keys
 	About   About    // for templates
 }
 
-// Files writes the outputs of one key. It is safe for concurrent use.
+// Files writes the outputs of one key. It is safe for concurrent use. Make it with New. Its methods do not wait for their
+// contexts: what is written lies in memory.
 type Files struct {
 	cfg Config
 
@@ -129,8 +131,10 @@ func (f *Files) render(p key.Publication) ([][]byte, error) {
 	return all, nil
 }
 
-// Publish makes all outputs show p. If one cannot be rendered or written, the error says which,
-// and all keep their last good bytes. Outputs that would not change are left alone.
+// Publish makes all outputs show p. All are rendered, written and checked before the first takes its name, so that a
+// failure until then changes nothing. If taking a name fails, which only a change in the directory at that moment can
+// cause, the outputs before it show p already; with several outputs of a new generation their OUTPUT.json then say that
+// they are changing, until Publish succeeds. Outputs that would not change are left alone.
 func (f *Files) Publish(_ context.Context, p key.Publication) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -189,7 +193,7 @@ func discard(staged []*rootdir.Staged) error {
 	return err
 }
 
-// Remove removes all outputs and what lies beside them. Where a directory is not there, nothing is.
+// Remove removes all outputs and what lies beside them. A missing directory is not an error.
 func (f *Files) Remove(context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -23,7 +23,8 @@ type Issuer interface {
 	// Mint creates k, or finds (existed) that an earlier call did. Any class of failure but key.Ambiguous and
 	// key.Unknown promises that this call created nothing.
 	Mint(ctx context.Context, k key.Key) (minted key.Key, existed bool, err error)
-	// Find returns k with its id, or key.Gone if the server lists no such key.
+	// Find returns k with its id. Errors have the class key.Gone if the server lists no such key, and key.Unrevocable if
+	// the credential cannot list keys.
 	Find(ctx context.Context, k key.Key) (key.Key, error)
 }
 
@@ -47,8 +48,8 @@ func (m *Mint) Sent() bool { return m.sent }
 // Existed reports whether the server answered that the key was there already, perhaps with an earlier try's expiry.
 func (m *Mint) Existed() bool { return m.existed }
 
-// Send sends the mint, or sends it again. Without an error the key returned exists. Errors are those of Issuer.Mint; the
-// caller sends again after key.Outage, key.Busy, key.Ambiguous and key.Unknown.
+// Send sends the mint, or sends it again. Without an error the key returned exists; with one it is k. Errors are those of
+// Issuer.Mint; the caller sends again after key.Outage, key.Busy, key.Ambiguous and key.Unknown.
 func (m *Mint) Send(ctx context.Context, i Issuer, k key.Key) (key.Key, error) {
 	minted, existed, err := i.Mint(ctx, k)
 	if err == nil {
@@ -85,7 +86,8 @@ func (m *Mint) Look(ctx context.Context, i Issuer, k key.Key) (found key.Key, ne
 	return k, true, nil
 }
 
-// Doubt returns how long a try that was cut off may still take effect, once the name is free again.
+// Doubt returns how long a try that was cut off may still take effect, for one who has revoked the key: its name is free
+// again. It is 0 if there was none.
 func (m *Mint) Doubt() time.Duration {
 	if m.cutOff.IsZero() {
 		return 0
@@ -95,8 +97,8 @@ func (m *Mint) Doubt() time.Duration {
 
 // NotYet is the error of what is to be tried again after a while although nothing failed. Its class is key.Busy.
 type NotYet struct {
-	For time.Duration
-	Why string
+	For time.Duration // how long to wait
+	Why string        // what is waited for, for the log
 }
 
 // Error says why to wait.
@@ -124,8 +126,9 @@ const (
 )
 
 // Settle mints k and settles that before it returns: it sends the same again while the answer is lost or the server is
-// away, and looks for the key where it may not be sent again. It returns the key that exists. An error that wraps
-// ErrUnsettled, which ctx's end gives, means that the key may exist; any other one, that it does not.
+// away, and looks for the key where it may not be sent again. It returns the key that exists, or k with an error. One that
+// wraps ErrUnsettled means that the key may exist, as when ctx ends after a try that may have reached the server; any other
+// one, that it does not.
 func Settle(ctx context.Context, i Issuer, k key.Key) (key.Key, error) {
 	var m Mint
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {

@@ -58,8 +58,8 @@ func ownImports(t *testing.T) map[string][]string {
 	}
 }
 
-// TestTheRoomsAreAsDescribed compares the table of packages with the imports.
-func TestTheRoomsAreAsDescribed(t *testing.T) {
+// TestThePackagesAreAsDescribed compares the table of packages with the imports.
+func TestThePackagesAreAsDescribed(t *testing.T) {
 	code := ownImports(t)
 	quoted := regexp.MustCompile("`([^`]+)`")
 	described := map[string]bool{}
@@ -80,9 +80,9 @@ func TestTheRoomsAreAsDescribed(t *testing.T) {
 	}
 }
 
-// TestNoRoomLooksUp follows the imports to their ends: the configuration stands on neither the agent nor the wiring, and
+// TestNoPackageLooksUp follows the imports to their ends: the configuration stands on neither the agent nor the wiring, and
 // nothing below knows a command.
-func TestNoRoomLooksUp(t *testing.T) {
+func TestNoPackageLooksUp(t *testing.T) {
 	code := ownImports(t)
 	var reaches func(from, to string) bool
 	reaches = func(from, to string) bool {

@@ -62,7 +62,9 @@ func (in *invocation) load(o config.Options) (config.Settings, *slog.Logger, err
 	for _, w := range s.Warnings {
 		log.Warn(w)
 	}
-	beThrifty(len(s.Keys))
+	if len(s.Keys) > 1 { // it is for one already
+		beThrifty(len(s.Keys))
+	}
 	return s, log, nil
 }
 

@@ -6,9 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// InMemory reports whether the directory lies on a file system that never reaches a disk but by
-// swapping: tmpfs or ramfs.
-func (d *Dir) InMemory() (bool, error) {
+// inMemory looks what InMemory reports.
+func (d *Dir) inMemory() (bool, error) {
 	f, err := d.self()
 	if err != nil {
 		return false, err

@@ -4,8 +4,8 @@ package rootdir
 
 import "os"
 
-// InMemory cannot tell on this system, and says no.
-func (d *Dir) InMemory() (bool, error) { return false, nil }
+// inMemory cannot tell on this system, and says no.
+func (d *Dir) inMemory() (bool, error) { return false, nil }
 
 // isOfProcesses has nothing to find on this system.
 func isOfProcesses(*os.File) bool { return false }

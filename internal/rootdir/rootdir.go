@@ -27,6 +27,7 @@ type Dir struct {
 	parent *Dir   // of a Child
 	name   string // of a Child, in its parent
 	memory bool   // nothing here outlives a power cut, so nothing is synced
+	unsure error  // why it is not known whether it does
 }
 
 // Owner is a numeric user and group. -1 leaves either as it is.
@@ -54,7 +55,7 @@ func Open(path string) (*Dir, error) {
 
 // newDir finds out what d's file system is.
 func newDir(d *Dir) *Dir {
-	d.memory, _ = d.InMemory() // of what does not say so, everything is synced
+	d.memory, d.unsure = d.inMemory()
 	return d
 }
 
@@ -74,6 +75,9 @@ func (d *Dir) Reopen() (*Dir, error) {
 	}
 	return now, nil
 }
+
+// InMemory reports whether the directory lies on a file system that never reaches a disk but by swapping: tmpfs or ramfs.
+func (d *Dir) InMemory() (bool, error) { return d.memory, d.unsure }
 
 // IsChild reports whether d was opened in another directory, by Child.
 func (d *Dir) IsChild() bool { return d.parent != nil }

@@ -34,8 +34,8 @@ func (a *App) ask(what string) (string, error) {
 	return "", errors.New("there is nothing of that name to ask for")
 }
 
-// handable is a stop that hands over if somebody has asked for that a short while before.
-func (a *App) handable(stop context.Context) (handed context.Context, undo func()) {
+// withHandover returns a stop that hands over if somebody has asked for that a short while before.
+func (a *App) withHandover(stop context.Context) (handed context.Context, undo func()) {
 	ctx, end := context.WithCancelCause(context.WithoutCancel(stop))
 	stopped := context.AfterFunc(stop, func() {
 		cause := context.Cause(stop)

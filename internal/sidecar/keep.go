@@ -11,9 +11,12 @@ import (
 	"github.com/balena-injector/injector/internal/words"
 )
 
-// Init adopts or mints every key and publishes it, for a later Run to adopt.
+// Init adopts or mints every key and publishes it, for a later Run to adopt. stop asks for an orderly end, and kill gives
+// up at once. If one of several keys fails, those that this call minted are revoked again, and adopted ones are left
+// alone, unless agent.ErrHandOver is stop's cause. Errors are those of all keys, joined; ErrStopped if stop came while it
+// waited for the state directory.
 func (a *App) Init(stop, kill context.Context) error {
-	return a.live(stop, func() {}, func() error {
+	return a.exclusively(stop, func() {}, func() error {
 		err := a.each(func(k *keeper) error { return k.named(k.agent().Init(stop, kill)) })
 		if err == nil || !a.settings.Several() || errors.Is(context.Cause(stop), agent.ErrHandOver) {
 			return err
@@ -34,13 +37,14 @@ func (k *keeper) takeBack(kill context.Context) error {
 	return k.agent().Revoke(kill, kill)
 }
 
-// Run keeps every key until stop, and revokes or hands over then. It returns ErrStopped if stop came before it held
-// anything.
+// Run keeps every key until stop, and revokes or hands over then; kill gives up at once. Errors are those of all keys,
+// joined, with *agent.LeftError for keys that were left; ErrStopped if stop came while it waited for the state directory;
+// ErrStuck if a key's loop made no progress for minutes.
 func (a *App) Run(stop, kill context.Context) error {
 	reaper := child.NewReaper(false)
 	defer reaper.Stop()
-	return a.live(stop, func() { a.prepareNotices(reaper) }, func() error {
-		stop, undo := a.handable(stop)
+	return a.exclusively(stop, func() { a.prepareNotices(reaper) }, func() error {
+		stop, undo := a.withHandover(stop)
 		defer undo()
 		return a.guarded(stop, func() error { return a.run(stop, kill) })
 	})
@@ -57,19 +61,19 @@ func (a *App) run(stop, kill context.Context) error {
 	return errors.Join(err, others)
 }
 
-// live runs work as the only injector in the state directory, beside the probes. Once it is the only one it calls prepare.
-func (a *App) live(stop context.Context, prepare func(), work func() error) (err error) {
+// exclusively runs work as the only injector in the state directory, beside the probes. Once it is the only one it calls prepare.
+func (a *App) exclusively(stop context.Context, prepare func(), work func() error) (err error) {
 	if err := a.lock(stop); err != nil {
 		return err
 	}
 	defer func() { a.sign(err) }()
-	a.sayHello()
+	a.logStart()
 	prepare()
 	return a.serve(stop, true, work)
 }
 
-// sayHello tells what is about to be done.
-func (a *App) sayHello() {
+// logStart says what is about to be done.
+func (a *App) logStart() {
 	a.log.Info("starting", "command", a.process.Command, "version", a.process.Version, "api", a.settings.API.URL, "keys", len(a.keepers))
 	if len(a.keepers) > 20 {
 		return

@@ -49,7 +49,7 @@ func NewExec(stop context.Context, p Process, s config.Settings, log *slog.Logge
 // command's exit code, 128 and the signal's number if a signal ended it, and nil for 0.
 func (a *App) Exec(stop, kill context.Context, args []string) (err error) {
 	defer func() { a.sign(err); a.vacate() }()
-	a.sayHello()
+	a.logStart()
 	reaper := child.NewReaper(true)
 	defer reaper.Stop()
 	a.prepareNotices(reaper)
