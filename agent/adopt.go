@@ -118,7 +118,7 @@ func (a *Agent) adopt(ctx context.Context) {
 	a.shown = a.successor != nil && a.cfg.Publisher.Inspect(ctx, a.publication(a.successor)) == nil
 	if a.current != nil {
 		a.log.Info("adopting the key of the last start", a.current.attrs()...)
-		a.untold = a.journal.Told < a.journal.Generation
+		a.untold = a.journal.Acknowledged < a.journal.Generation
 		a.nextCheck = now.add(a.cfg.Times.Check)
 		a.nextTend = a.nextCheck // its session is not needed before
 		return

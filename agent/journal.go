@@ -51,11 +51,12 @@ type record struct {
 
 // journal is the private record of every key that this agent has, or may have, at balena.
 type journal struct {
-	Version    int      `json:"version"`
-	Generation int      `json:"generation"`
-	Told       int      `json:"told,omitempty"` // the last generation that all notification targets know of
-	Outputs    []string `json:"outputs,omitempty"`
-	Keys       []record `json:"keys"`
+	Version    int `json:"version"`
+	Generation int `json:"generation"`
+	// Acknowledged is the last generation that all notification targets know of.
+	Acknowledged int      `json:"told,omitempty"`
+	Outputs      []string `json:"outputs,omitempty"`
+	Keys         []record `json:"keys"`
 
 	// What the next start goes on with, so that one which fails again and again sends no more than one that lives.
 	Budget carriedBudget `json:"budget,omitzero"`

@@ -68,7 +68,7 @@ func (a *Agent) untilExpiry(now instant, wait time.Duration) time.Duration {
 // who was told.
 func (a *Agent) follow() {
 	a.unsaved = a.unsaved || a.cfg.Store.Displaced()
-	a.noteTold()
+	a.noteAcknowledged()
 }
 
 // inspectPause is how long what was seen of the outputs counts: the steps of one turn of events look once.
@@ -82,10 +82,10 @@ func (a *Agent) inspect(ctx context.Context, now instant) {
 	a.damage, a.inspected = a.cfg.Publisher.Inspect(ctx, a.publication(a.current)), now
 }
 
-// noteTold writes down who was told.
-func (a *Agent) noteTold() {
-	if told := int(a.acknowledged.Load()); told > a.journal.Told {
-		a.journal.Told, a.unsaved = told, true
+// noteAcknowledged writes down who was told.
+func (a *Agent) noteAcknowledged() {
+	if told := int(a.acknowledged.Load()); told > a.journal.Acknowledged {
+		a.journal.Acknowledged, a.unsaved = told, true
 	}
 }
 
@@ -93,7 +93,7 @@ func (a *Agent) noteTold() {
 func (a *Agent) announce(news bool) {
 	if a.cfg.Announce != nil {
 		a.cfg.Announce(a.publication(a.current), news)
-		a.noteTold() // there may be nobody to wait for
+		a.noteAcknowledged() // there may be nobody to wait for
 	}
 }
 
