@@ -51,8 +51,9 @@ type world struct {
 	refusals *memory
 	advise   func(error) string
 	issuer   func(agent.Issuer) agent.Issuer // nil: as it is
-	client   string                          // what the server knows it as
-	crowded  *memoryFile                     // one of many agents: what it publishes stays in memory, and nothing is logged
+	around   func(agent.Publisher, agent.Store) (agent.Publisher, agent.Store)
+	client   string      // what the server knows it as
+	crowded  *memoryFile // one of many agents: what it publishes stays in memory, and nothing is logged
 }
 
 func TestMain(m *testing.M) { os.Exit(tally.Run(m)) }
@@ -166,6 +167,9 @@ func (w *world) begin(work func(a *agent.Agent, stop, kill context.Context) erro
 	var working agent.Issuer = issuer
 	if w.issuer != nil {
 		working = w.issuer(issuer)
+	}
+	if w.around != nil {
+		publisher, store = w.around(publisher, store)
 	}
 	a := agent.New(agent.Config{
 		Issuer:          working,

@@ -18,22 +18,30 @@ import (
 )
 
 // deny names the error that system calls end with which only sharpen a diagnosis or close a race, as in a container of
-// an old engine or on an old kernel.
-const deny = "TEST_DENY"
+// an old engine or on an old kernel. denySync is the same for those that wait for a disk.
+const (
+	deny     = "TEST_DENY"
+	denySync = "TEST_DENY_SYNC"
+)
 
-// denySystemCalls does so for this process and all its threads, if the variable is set.
+// denySystemCalls does so for this process and all its threads, if one of the variables is set.
 func denySystemCalls() {
-	errno, err := strconv.Atoi(os.Getenv(deny))
+	denyCalls(deny, unix.SYS_STATX, unix.SYS_PIDFD_OPEN, unix.SYS_PIDFD_SEND_SIGNAL)
+	denyCalls(denySync, unix.SYS_FSYNC, unix.SYS_FDATASYNC, unix.SYS_SYNC_FILE_RANGE, unix.SYS_SYNCFS)
+}
+
+func denyCalls(variable string, numbers ...uint32) {
+	errno, err := strconv.Atoi(os.Getenv(variable))
 	if err != nil {
 		return
 	}
-	_ = os.Unsetenv(deny)
+	_ = os.Unsetenv(variable)
 	load := func(offset uint32) unix.SockFilter {
 		return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: offset}
 	}
 	result := func(k uint32) unix.SockFilter { return unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: k} }
 	filter := []unix.SockFilter{load(0)} // the number of the call
-	for _, nr := range []uint32{unix.SYS_STATX, unix.SYS_PIDFD_OPEN, unix.SYS_PIDFD_SEND_SIGNAL} {
+	for _, nr := range numbers {
 		filter = append(filter, unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: nr, Jf: 1},
 			result(unix.SECCOMP_RET_ERRNO|uint32(errno)))
 	}
@@ -94,4 +102,27 @@ func TestSystemCallsThatAreDenied(t *testing.T) {
 			p.stop()
 		})
 	}
+}
+
+// TestNothingInMemoryIsSynced lives a life in which every wait for a disk fails: in memory there is none. On a disk the
+// same environment cannot even begin.
+func TestNothingInMemoryIsSynced(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, balenatest.Options{})
+	s.set(denySync, strconv.Itoa(int(syscall.EIO)))
+	p := s.start("run")
+	s.ready()
+	s.server.DeleteKey(s.server.Live()[0].ID)
+	p.signal(syscall.SIGHUP)
+	s.eventually("another key", func() bool { return s.server.Accepts(s.reads("balena-token")) })
+	p.stop()
+
+	disk := t.TempDir()
+	var stat unix.Statfs_t
+	if err := unix.Statfs(disk, &stat); err != nil || stat.Type == unix.TMPFS_MAGIC {
+		t.Skipf("there is no disk for temporary files: %v", err)
+	}
+	s.set("INJECTOR_OUTPUT", filepath.Join(disk, "balena-token"), "INJECTOR_REQUIRE_TMPFS", "false")
+	contains(t, s.want(int(exitFailed), "init"), "input/output error")
+	s.wantLive(0)
 }

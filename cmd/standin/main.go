@@ -83,8 +83,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	live := s.Live()
 	for _, k := range live {
-		fmt.Fprintf(stderr, "standin: live at the end: %s, until %s\n", k.Name, k.Expiry.UTC().Format(time.RFC3339))
+		_, _ = fmt.Fprintf(stderr, "standin: live at the end: %s, until %s\n", k.Name, k.Expiry.UTC().Format(time.RFC3339))
 	}
-	fmt.Fprintf(stderr, "standin: %d live keys at the end\n", len(live))
+	_, _ = fmt.Fprintf(stderr, "standin: %d live keys at the end\n", len(live))
 	return nil
 }

@@ -12,7 +12,8 @@ type Variable struct {
 func Variables() []Variable {
 	var list []Variable
 	for f := range allFields() {
-		list = append(list, Variable{f.Tag.Get("env"), f.Tag.Get("default"), f.Tag.Get("usual"), f.Tag.Get("desc")})
+		name := f.Tag.Get("env")
+		list = append(list, Variable{name, f.Tag.Get("default"), f.Tag.Get("usual"), descriptions[name]})
 	}
 	return list
 }

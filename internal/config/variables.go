@@ -11,47 +11,47 @@ import (
 
 // variables is every setting that is no secret and not one key's, as text; settings.go gives it a meaning.
 type variables struct {
-	APIURL          string `env:"BALENA_API_URL" default:"https://api.balena-cloud.com" desc:"the balena API"`
-	Keys            string `env:"INJECTOR_KEYS" usual:"one key without a name" desc:"names of several keys, such as deploy,fleet; each has variables of its own, INJECTOR_DEPLOY_TTL and so on: docs/apps.md"`
-	StateDir        string `env:"INJECTOR_STATE_DIR" usual:".injector beside the first output" desc:"directory of the journal, lock and socket"`
-	SessionCache    string `env:"INJECTOR_SESSION_CACHE" usual:"none" desc:"file that keeps the session over restarts; never where an app can read"`
-	RequireTmpfs    string `env:"INJECTOR_REQUIRE_TMPFS" default:"true" desc:"refuse outputs that are not in memory"`
-	TemplateFiles   string `env:"INJECTOR_TEMPLATE_FILES" usual:"none" desc:"directory of the files that templates may include"`
-	TemplateEnv     string `env:"INJECTOR_TEMPLATE_ENV" usual:"none" desc:"names of the variables that templates may read"`
-	OnRotation      string `env:"INJECTOR_ON_ROTATION" default:"restart" desc:"what exec does to its command when another key takes over: restart, none, or a signal such as HUP"`
-	KillAfter       string `env:"INJECTOR_KILL_AFTER" default:"3s" desc:"when a command of exec that does not end is ended by force"`
-	InitTimeout     string `env:"INJECTOR_INIT_TIMEOUT" default:"2m" desc:"when init, exec and wait give up, after any pause that failed starts cost, and how long to wait for another injector to leave the state directory"`
-	ShutdownDelay   string `env:"INJECTOR_SHUTDOWN_DELAY" default:"0s" desc:"how long the key lives on after a stop; counts towards INJECTOR_SHUTDOWN_TIMEOUT"`
-	ShutdownTimeout string `env:"INJECTOR_SHUTDOWN_TIMEOUT" default:"7s" desc:"how long a stop may take in all, revoking included"`
-	RevokeOnExit    string `env:"INJECTOR_REVOKE_ON_EXIT" default:"true" desc:"revoke at the end; false leaves the key to the next start"`
-	Listen          string `env:"INJECTOR_LISTEN" usual:"off" desc:"TCP address for /livez, /readyz and /metrics, such as :22536"`
-	CAFile          string `env:"INJECTOR_CA_FILE" usual:"none" desc:"PEM certificates to trust beside the system's"`
-	AllowHTTP       string `env:"INJECTOR_ALLOW_HTTP" default:"false" desc:"allow http:// to other hosts than this one, password and all"`
-	LogLevel        string `env:"INJECTOR_LOG_LEVEL" default:"info" desc:"debug, info, warn or error"`
-	LogFormat       string `env:"INJECTOR_LOG_FORMAT" default:"text" desc:"text or json"`
+	APIURL          string `env:"BALENA_API_URL" default:"https://api.balena-cloud.com"`
+	Keys            string `env:"INJECTOR_KEYS" usual:"one key without a name"`
+	StateDir        string `env:"INJECTOR_STATE_DIR" usual:".injector beside the first output"`
+	SessionCache    string `env:"INJECTOR_SESSION_CACHE" usual:"none"`
+	RequireTmpfs    string `env:"INJECTOR_REQUIRE_TMPFS" default:"true"`
+	TemplateFiles   string `env:"INJECTOR_TEMPLATE_FILES" usual:"none"`
+	TemplateEnv     string `env:"INJECTOR_TEMPLATE_ENV" usual:"none"`
+	OnRotation      string `env:"INJECTOR_ON_ROTATION" default:"restart"`
+	KillAfter       string `env:"INJECTOR_KILL_AFTER" default:"3s"`
+	InitTimeout     string `env:"INJECTOR_INIT_TIMEOUT" default:"2m"`
+	ShutdownDelay   string `env:"INJECTOR_SHUTDOWN_DELAY" default:"0s"`
+	ShutdownTimeout string `env:"INJECTOR_SHUTDOWN_TIMEOUT" default:"7s"`
+	RevokeOnExit    string `env:"INJECTOR_REVOKE_ON_EXIT" default:"true"`
+	Listen          string `env:"INJECTOR_LISTEN" usual:"off"`
+	CAFile          string `env:"INJECTOR_CA_FILE" usual:"none"`
+	AllowHTTP       string `env:"INJECTOR_ALLOW_HTTP" default:"false"`
+	LogLevel        string `env:"INJECTOR_LOG_LEVEL" default:"info"`
+	LogFormat       string `env:"INJECTOR_LOG_FORMAT" default:"text"`
 }
 
 // keyVariables is every setting of one key that is no secret.
 type keyVariables struct {
-	Username       string `env:"BALENA_USERNAME" desc:"user name or e-mail address to log in with; needs a password"`
-	Kind           string `env:"INJECTOR_KIND" default:"user" desc:"whose key to make: user, fleet or device"`
-	Target         string `env:"INJECTOR_TARGET" desc:"for a fleet key its slug (org/fleet), uuid or id; for a device key its uuid or id"`
-	Name           string `env:"INJECTOR_NAME" default:"injector" desc:"prefix of the keys' names in the dashboard"`
-	Description    string `env:"INJECTOR_DESCRIPTION" desc:"shown beside the keys in the dashboard, up to 150 characters"`
-	TTL            string `env:"INJECTOR_TTL" default:"1h" desc:"how far ahead a key's expiry is set, at least 10s"`
-	MaxTTL         string `env:"INJECTOR_MAX_TTL" usual:"24h, or TTL if longer; 0 if the credential cannot mint again" desc:"how old a key may get before another replaces it; 0 never"`
-	Overlap        string `env:"INJECTOR_OVERLAP" usual:"1m, or a sixth of TTL if shorter" desc:"how long a replaced key lives on, up to a quarter of TTL"`
-	CheckInterval  string `env:"INJECTOR_CHECK_INTERVAL" default:"5m" desc:"how often to ask whether the key lives, at least 1s"`
-	Output         string `env:"INJECTOR_OUTPUT" usual:"/secrets/balena-token; none with templates or under exec" desc:"the file that the app reads, or none"`
-	OutputMode     string `env:"INJECTOR_OUTPUT_MODE" default:"0440" desc:"the mode of outputs, octal"`
-	OutputOwner    string `env:"INJECTOR_OUTPUT_OWNER" usual:"who runs the injector" desc:"the owner of outputs, numeric uid:gid; either may be empty"`
-	Templates      string `env:"INJECTOR_TEMPLATES" usual:"none" desc:"further outputs, SOURCE:DESTINATION[:MODE] and a comma between them; SOURCE is a template's file or a preset"`
-	TokenVariables string `env:"INJECTOR_TOKEN_VARIABLES" usual:"BALENA_TOKEN" desc:"the variables that exec puts the token into"`
-	NotifyCommand  string `env:"INJECTOR_NOTIFY_COMMAND" usual:"none" desc:"command to run after a publication: words with blanks between them, or a JSON list; no shell"`
-	NotifySignal   string `env:"INJECTOR_NOTIFY_SIGNAL" usual:"none" desc:"signal to send after a publication, SIGNAL:PROCESS such as HUP:nginx"`
-	NotifyURL      string `env:"INJECTOR_NOTIFY_URL" usual:"none" desc:"request to send after a publication, [METHOD ]URL; POST by default"`
-	NotifyTimeout  string `env:"INJECTOR_NOTIFY_TIMEOUT" default:"10s" desc:"how long a notification may take"`
-	NotifyFirst    string `env:"INJECTOR_NOTIFY_FIRST" default:"false" desc:"notify of the first publication after a start, too"`
+	Username       string `env:"BALENA_USERNAME"`
+	Kind           string `env:"INJECTOR_KIND" default:"user"`
+	Target         string `env:"INJECTOR_TARGET"`
+	Name           string `env:"INJECTOR_NAME" default:"injector"`
+	Description    string `env:"INJECTOR_DESCRIPTION"`
+	TTL            string `env:"INJECTOR_TTL" default:"1h"`
+	MaxTTL         string `env:"INJECTOR_MAX_TTL" usual:"24h, or TTL if longer; 0 if the credential cannot mint again"`
+	Overlap        string `env:"INJECTOR_OVERLAP" usual:"1m, or a sixth of TTL if shorter"`
+	CheckInterval  string `env:"INJECTOR_CHECK_INTERVAL" default:"5m"`
+	Output         string `env:"INJECTOR_OUTPUT" usual:"/secrets/balena-token; none with templates or under exec"`
+	OutputMode     string `env:"INJECTOR_OUTPUT_MODE" default:"0440"`
+	OutputOwner    string `env:"INJECTOR_OUTPUT_OWNER" usual:"who runs the injector"`
+	Templates      string `env:"INJECTOR_TEMPLATES" usual:"none"`
+	TokenVariables string `env:"INJECTOR_TOKEN_VARIABLES" usual:"BALENA_TOKEN"`
+	NotifyCommand  string `env:"INJECTOR_NOTIFY_COMMAND" usual:"none"`
+	NotifySignal   string `env:"INJECTOR_NOTIFY_SIGNAL" usual:"none"`
+	NotifyURL      string `env:"INJECTOR_NOTIFY_URL" usual:"none"`
+	NotifyTimeout  string `env:"INJECTOR_NOTIFY_TIMEOUT" default:"10s"`
+	NotifyFirst    string `env:"INJECTOR_NOTIFY_FIRST" default:"false"`
 }
 
 // secretVariables are the credentials. Each may be given as NAME or as NAME_FILE, but for the user key, which has a file

@@ -77,7 +77,12 @@ func (d *Dir) Reopen() (*Dir, error) {
 }
 
 // InMemory reports whether the directory lies on a file system that never reaches a disk but by swapping: tmpfs or ramfs.
-func (d *Dir) InMemory() (bool, error) { return d.memory, d.unsure }
+func (d *Dir) InMemory() (bool, error) {
+	if d.unsure != nil {
+		return d.inMemory()
+	}
+	return d.memory, nil
+}
 
 // IsChild reports whether d was opened in another directory, by Child.
 func (d *Dir) IsChild() bool { return d.parent != nil }

@@ -161,7 +161,6 @@ func TestErrorsSayWhere(t *testing.T) {
 	_, errs["Read"] = d.Read("file", 10)
 	_, errs["ReadOwn"] = d.ReadOwn("file", 10)
 	_, errs["Child"] = d.Child("nothing")
-	_, errs["InMemory"] = d.InMemory()
 	errs["Sweep"] = d.Sweep("file")
 	errs["Replace"] = d.Replace("file", nil, 0o600, Keep)
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
