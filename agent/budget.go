@@ -29,7 +29,7 @@ type Budget struct {
 	forgotten bool
 }
 
-// NewBudget returns a full budget for that schedule. rotating tells that the keys cannot be
+// NewBudget returns a full budget for that schedule. rotating reports that the keys cannot be
 // extended, so that each one is replaced.
 func NewBudget(t Times, rotating bool) *Budget {
 	return &Budget{start: time.Now(), refill: refillFor(t, rotating), tokens: budgetSize}

@@ -60,7 +60,7 @@ func (a *Agent) next(now instant) (task, time.Duration) {
 	return best, best.in
 }
 
-// restIn returns how long a step that failed is to rest yet. pressed tells that an urgent one fails, too.
+// restIn returns how long a step that failed is to rest yet. pressed reports that an urgent one fails, too.
 func (a *Agent) restIn(k kind, s *streak, now instant, pressed bool) time.Duration {
 	in := max(a.due(k, s)-now.mono, a.budgetIn(k, s, now))
 	if pressed && !k.urgent() {

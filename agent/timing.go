@@ -83,7 +83,7 @@ func retryPause(n int, limit time.Duration, u float64) time.Duration {
 
 // askedFor returns how long a step must rest after a failure of that class, however much is in a
 // hurry: what the server asked for, with some jitter, and an hour for a refused credential. A step
-// rests for its own retryPause, too, so that who is asked to wait again and again waits longer.
+// rests for its own retryPause, too, so that being asked to wait again and again makes it wait longer.
 func askedFor(class key.Class, wait time.Duration, u float64) time.Duration {
 	switch {
 	case class == key.Busy, class == key.Ambiguous && wait > 0:

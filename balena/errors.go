@@ -17,9 +17,9 @@ type Error struct {
 	Op     string        // what was to be done, such as "mint a key"
 	Status int           // the answer's HTTP status; 0 without an answer
 	Wait   time.Duration // how long to wait before the next try; 0: the class alone says so
-	// Unasked tells that the server was not asked: what it refused before is not tried again at once.
+	// Unasked reports that the server was not asked: what it refused before is not tried again at once.
 	Unasked bool
-	// Locked tells that it was not asked although a person wanted that: the account could be locked out.
+	// Locked reports that it was not asked although a person wanted that: the account could be locked out.
 	Locked bool
 	Reason string // why, in words; may be empty
 	Cause  Cause  // what kind of trouble it is, where that tells what would help; may be empty

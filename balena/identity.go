@@ -38,7 +38,8 @@ func (a *Account) identify(ctx context.Context, g Gate, fresh bool) (identity, e
 func (a *Account) identifyByKey(ctx context.Context, g Gate, fresh bool) (identity, error) {
 	const op = "use the user key"
 	if fresh {
-		return identity{}, &Error{Class: key.FreshLogin, Op: op, Reason: "an API key cannot mint a user key: that takes a password, or a session token from a login less than 20 minutes old"}
+		return identity{}, &Error{Class: key.FreshLogin, Op: op,
+			Reason: "an API key cannot mint a user key: that takes a password, or a session token from a login less than 20 minutes old"}
 	}
 	if !a.readable() {
 		return identity{}, a.CredentialTrouble()

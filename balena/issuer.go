@@ -156,7 +156,7 @@ func isStale(ans *answer) bool {
 }
 
 // Mint creates k, whose name, secret and expiry the caller chose and wrote down. It may be
-// called again with the same name and secret until it succeeds: existed then tells that the key
+// called again with the same name and secret until it succeeds: existed then reports that the key
 // was there already, perhaps with another expiry (an earlier try's), perhaps expired.
 //
 // The returned key is the one that counts: a server that ignores the choice of a secret gives its own, which is noted as

@@ -42,9 +42,9 @@ type Key struct {
 	// Minted is when the server had answered the mint, by its clock; zero while that is not known. A row of this
 	// name that was made later is somebody else's: nobody could have known the name before.
 	Minted time.Time
-	// Given tells that the server chose the secret, so that name and secret do not prove each other.
+	// Given reports that the server chose the secret, so that name and secret do not prove each other.
 	Given bool
-	// Seen tells that this process has read the row with this ID and found it to be the one that our mint made. An ID
+	// Seen reports that this process has read the row with this ID and found it to be the one that our mint made. An ID
 	// without it is somebody's word, such as a journal's.
 	Seen bool
 }

@@ -61,7 +61,7 @@ func New(cfg Config) *Supervisor {
 	return s
 }
 
-// Vars hands over the variables that the command shall have from now on; the first ones start it.
+// Vars hands over the variables that the command is to have from now on; the first ones start it.
 // It never blocks. Only one goroutine may call it.
 func (s *Supervisor) Vars(vars []string) {
 	select {
@@ -76,7 +76,7 @@ var ErrNotStarted = errors.New("stopped before the command was started")
 
 // Run runs the command until it ends, and returns its exit code: 128 and the signal's number if a
 // signal ended it. When stop is done before the command was started Run ends with ErrNotStarted;
-// afterwards the command is told to end. onEnd is called once when that begins, whoever wants it.
+// afterwards the command is told to end. onEnd is called once when that begins, for whatever reason.
 func (s *Supervisor) Run(stop context.Context, onEnd func()) (code int, err error) {
 	s.onEnd = onEnd
 	stopped := stop.Done()
@@ -184,7 +184,8 @@ func (s *Supervisor) lookAtCommand() {
 	stopped, continued := lookAt(s.current.cmd.Process.Pid)
 	switch {
 	case stopped && !s.stopped:
-		s.cfg.Log.Warn("the command is stopped: somebody stopped it, or it wants to read from a terminal that another job has. SIGCONT lets it go on",
+		s.cfg.Log.Warn(
+			"the command is stopped: somebody stopped it, or it wants to read from a terminal that another job has. SIGCONT lets it go on",
 			"pid", s.current.cmd.Process.Pid)
 	case continued && s.stopped:
 		s.cfg.Log.Info("the command goes on", "pid", s.current.cmd.Process.Pid)

@@ -19,7 +19,7 @@ type process struct {
 	forced atomic.Bool  // there is no more asking
 }
 
-// over tells whether the command itself has ended.
+// over reports whether the command itself has ended.
 func (p *process) over() bool {
 	select {
 	case <-p.done:

@@ -2,20 +2,22 @@ package config
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/balena-injector/injector/internal/words"
 )
 
-var variableForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+var variableForm = form(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// usualVariable is the one that exec puts the only key's token into.
+const usualVariable = "BALENA_TOKEN"
 
 // tokenVariables are the variables that exec puts a key's token into.
 func (p *parser) tokenVariables(text string) []string {
 	names := splitList(text)
 	if text == "" {
-		names = []string{"BALENA_TOKEN"}
+		names = []string{usualVariable}
 		if p.scope.key != "" {
 			names = []string{"BALENA_TOKEN_" + strings.ToUpper(p.scope.key)}
 		}
@@ -23,7 +25,7 @@ func (p *parser) tokenVariables(text string) []string {
 	for i, name := range names {
 		const fix = "give names of variables that the app alone reads, such as BALENA_TOKEN"
 		switch {
-		case !variableForm.MatchString(name):
+		case name != usualVariable && !variableForm().MatchString(name):
 			p.fail("INJECTOR_TOKEN_VARIABLES", fmt.Sprintf("has an entry %d that is not a variable's name", i+1), fix)
 		case ours(name) || meansMore(name):
 			p.fail("INJECTOR_TOKEN_VARIABLES", "names "+name+", which has a meaning of its own", fix)
@@ -35,12 +37,14 @@ func (p *parser) tokenVariables(text string) []string {
 	return names
 }
 
-// meansMore tells whether a variable has a meaning for the system, a shell or a library, which would show the token
+// meansMore reports whether a variable has a meaning for the system, a shell or a library, which would show the token
 // in an error or come to grief with it.
 func meansMore(name string) bool {
 	upper := strings.ToUpper(name)
-	return strings.HasPrefix(upper, "LD_") || strings.HasPrefix(upper, "PYTHON") || strings.HasPrefix(upper, "SSL_CERT_") || strings.HasSuffix(upper, "_PROXY") ||
-		slices.Contains([]string{"PATH", "HOME", "SHELL", "IFS", "ENV", "BASH_ENV", "PWD", "USER", "TMPDIR", "LANG", "TZ", "GODEBUG", "GOGC", "GOMEMLIMIT", "NODE_OPTIONS", "BALENA_API_URL"}, upper)
+	return strings.HasPrefix(upper, "LD_") || strings.HasPrefix(upper, "PYTHON") || strings.HasPrefix(upper, "SSL_CERT_") ||
+		strings.HasSuffix(upper, "_PROXY") ||
+		slices.Contains([]string{"PATH", "HOME", "SHELL", "IFS", "ENV", "BASH_ENV", "PWD", "USER", "TMPDIR", "LANG", "TZ", "GODEBUG",
+			"GOGC", "GOMEMLIMIT", "NODE_OPTIONS", "BALENA_API_URL"}, upper)
 }
 
 // child checks what exec needs beyond the rest.
@@ -61,7 +65,8 @@ func (p *parser) child(s *Settings) {
 		s.Warnings = append(s.Warnings, "INJECTOR_SHUTDOWN_DELAY is not used by exec: when the keys are revoked the command has ended")
 	}
 	if s.KillAfter >= s.ShutdownTimeout {
-		p.fail("INJECTOR_KILL_AFTER", "leaves no time to revoke before INJECTOR_SHUTDOWN_TIMEOUT ("+words.Short(s.ShutdownTimeout)+")", "raise the timeout, and the platform's own grace period above that")
+		p.fail("INJECTOR_KILL_AFTER", "leaves no time to revoke before INJECTOR_SHUTDOWN_TIMEOUT ("+words.Short(s.ShutdownTimeout)+")",
+			"raise the timeout, and the platform's own grace period above that")
 	}
 }
 

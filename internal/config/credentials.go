@@ -42,7 +42,7 @@ func (p *parser) account(s *Settings) *Account {
 	return a
 }
 
-// hasCredential tells whether a key of several has a credential of its own.
+// hasCredential reports whether a key of several has a credential of its own.
 func (s scope) hasCredential() bool {
 	if s.key == "" {
 		return true
@@ -82,7 +82,8 @@ func (p *parser) credentials(s *Settings, a *Account) {
 	case c.Session != nil:
 		p.session(s, c)
 	case c.Username != "":
-		p.fail(p.scope.own("BALENA_PASSWORD"), "is missing beside "+p.scope.own("BALENA_USERNAME"), "set it, or "+p.scope.own("BALENA_PASSWORD_FILE")+" to a file that holds it"+p.strayCredential())
+		p.fail(p.scope.own("BALENA_PASSWORD"), "is missing beside "+p.scope.own("BALENA_USERNAME"),
+			"set it, or "+p.scope.own("BALENA_PASSWORD_FILE")+" to a file that holds it"+p.strayCredential())
 	case c.UserKey != nil:
 		if secret, err := c.UserKey(); err == nil {
 			sum := sha256.Sum256([]byte(secret.Reveal()))
@@ -178,7 +179,7 @@ func (p *parser) secret(s *Settings, name string) balena.Source {
 		return nil
 	}
 	if !filepath.IsAbs(file) {
-		// Not shown: who mixes the two variables up has put the secret itself here.
+		// Not shown: a user who mixes the two variables up has put the secret itself here.
 		p.fail(fileName, "is not the absolute path of a file", "give a path such as /run/secrets/balena, and what is in the "+
 			"file stays out of the environment")
 	} else if secret, err := readSecret(file); err != nil {

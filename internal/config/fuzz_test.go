@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// FuzzVariables gives every variable that is no secret any text: the configuration is refused
+// FuzzVariables gives every variable that is not a secret any text: the configuration is refused
 // with names and rules, or it has a meaning.
 func FuzzVariables(f *testing.F) {
 	f.Add(uint8(0), "https://api.example.org", "1h")

@@ -82,13 +82,16 @@ func (p *parser) times(s *Key, v keyVariables) (warning string) {
 		return ""
 	}
 	if t.Overlap > t.TTL/4 {
-		p.fail("INJECTOR_OVERLAP", fmt.Sprintf("is %s, more than a quarter of INJECTOR_TTL", words.Short(t.Overlap)), fmt.Sprintf("give at most %s", words.Short(t.TTL/4)))
+		p.fail("INJECTOR_OVERLAP", fmt.Sprintf("is %s, more than a quarter of INJECTOR_TTL", words.Short(t.Overlap)),
+			fmt.Sprintf("give at most %s", words.Short(t.TTL/4)))
 	}
 	if t.MaxTTL != 0 && t.MaxTTL < t.TTL {
-		p.fail("INJECTOR_MAX_TTL", fmt.Sprintf("is %s, shorter than INJECTOR_TTL", words.Short(t.MaxTTL)), fmt.Sprintf("give at least %s, or 0 to keep a key for ever", words.Short(t.TTL)))
+		p.fail("INJECTOR_MAX_TTL", fmt.Sprintf("is %s, shorter than INJECTOR_TTL", words.Short(t.MaxTTL)),
+			fmt.Sprintf("give at least %s, or 0 to keep a key for ever", words.Short(t.TTL)))
 	}
 	if t.MaxTTL != 0 && !s.CanRotate {
-		p.fail("INJECTOR_MAX_TTL", "asks for rotation, and a session token cannot mint another user key later", "give BALENA_USERNAME and BALENA_PASSWORD or BALENA_PASSWORD_FILE, or set it to 0")
+		p.fail("INJECTOR_MAX_TTL", "asks for rotation, and a session token cannot mint another user key later",
+			"give BALENA_USERNAME and BALENA_PASSWORD or BALENA_PASSWORD_FILE, or set it to 0")
 	}
 	if t.TTL < time.Minute {
 		return fmt.Sprintf("INJECTOR_TTL=%s is for trying it out: a slow answer can cost the key", words.Short(t.TTL))

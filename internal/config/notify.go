@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/url"
 	"os/exec"
-	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -42,7 +41,11 @@ func (p *parser) notify(k *Key, v keyVariables) {
 		name, process, _ := strings.Cut(v.NotifySignal, ":")
 		sig, ok := signalNamed(name)
 		if n.Signal, n.Process = sig, process; !ok || process == "" || strings.Contains(process, "/") {
-			p.fail("INJECTOR_NOTIFY_SIGNAL", "is not a signal and a process", "give SIGNAL:PROCESS, the name as `ps` shows it, such as HUP:nginx")
+			p.fail(
+				"INJECTOR_NOTIFY_SIGNAL",
+				"is not a signal and a process",
+				"give SIGNAL:PROCESS, the name as `ps` shows it, such as HUP:nginx",
+			)
 		}
 	}
 	if v.NotifyURL != "" {
@@ -51,7 +54,7 @@ func (p *parser) notify(k *Key, v keyVariables) {
 }
 
 // methodForm is what a method of HTTP looks like.
-var methodForm = regexp.MustCompile(`^[A-Z]+$`)
+var methodForm = form(`^[A-Z]+$`)
 
 // withoutProgram is why a program cannot be run, without what was given as its name.
 func withoutProgram(err error) string {
@@ -67,7 +70,7 @@ func (p *parser) notifyURL(n *Notify, text string) {
 		n.Method, n.URL = method, strings.TrimSpace(rest)
 	}
 	u, err := url.Parse(n.URL)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || !methodForm.MatchString(n.Method) {
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || !methodForm().MatchString(n.Method) {
 		p.fail("INJECTOR_NOTIFY_URL", "is not a request", "give a URL, or a method and a URL, such as PUT http://localhost:9090/-/reload")
 	}
 }
@@ -84,7 +87,11 @@ func (p *parser) command(variable, text string) []string {
 	}
 	var words []string
 	if err := json.Unmarshal([]byte(text), &words); err != nil || len(words) == 0 || words[0] == "" {
-		p.fail(variable, "begins like a JSON list, and is not one of words", `give a list such as ["nginx","-s","reload"], or words with blanks between them`)
+		p.fail(
+			variable,
+			"begins like a JSON list, and is not one of words",
+			`give a list such as ["nginx","-s","reload"], or words with blanks between them`,
+		)
 		return nil
 	}
 	return words

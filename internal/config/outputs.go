@@ -45,6 +45,7 @@ func (p *parser) outputs(s *Settings, k *Key, v keyVariables) {
 	}
 }
 
+// DefaultOutput is the file that the app reads if nothing else is said.
 const DefaultOutput = "/secrets/balena-token"
 
 func splitList(text string) []string {
@@ -57,8 +58,8 @@ func splitList(text string) []string {
 	return list
 }
 
-// ours tells whether a variable is for the injector and nobody else: its settings and its
-// credentials. The API's URL is no secret, and apps read it too.
+// ours reports whether a variable is for the injector and nobody else: its settings and its
+// credentials. The API's URL is not a secret, and apps read it too.
 func ours(name string) bool {
 	if strings.HasPrefix(name, "INJECTOR_") || name == "BALENA_USERNAME" {
 		return true

@@ -20,7 +20,8 @@ func (p *parser) places(s *Settings, v variables) {
 	if v.SessionCache != "" {
 		s.SessionCache = p.absolute("INJECTOR_SESSION_CACHE", v.SessionCache)
 		if dirs[filepath.Dir(resolved(s.SessionCache))] {
-			p.fail("INJECTOR_SESSION_CACHE", "lies in an output's directory, where the app could read it", "put it where only the injector can read, such as the state directory")
+			p.fail("INJECTOR_SESSION_CACHE", "lies in an output's directory, where the app could read it",
+				"put it where only the injector can read, such as the state directory")
 		}
 	}
 	p.templateFiles(s)
@@ -45,11 +46,14 @@ func (p *parser) destinations(s *Settings) map[string]bool {
 		for _, o := range k.Outputs {
 			for _, path := range []string{resolved(o.Path), resolved(o.Path) + ".json"} {
 				if slices.Contains(read, path) {
-					p.fail("INJECTOR_OUTPUT", "or INJECTOR_TEMPLATES write "+path+", which is read: a template, a credential or certificates", "give the output a path of its own")
+					p.fail("INJECTOR_OUTPUT",
+						"or INJECTOR_TEMPLATES write "+path+", which is read: a template, a credential or certificates",
+						"give the output a path of its own")
 					break
 				}
 				if taken[path] {
-					p.fail("INJECTOR_OUTPUT", "and another output write "+path+" twice (PATH.json lies beside each output)", "give each output a path of its own")
+					p.fail("INJECTOR_OUTPUT", "and another output write "+path+" twice (PATH.json lies beside each output)",
+						"give each output a path of its own")
 					break
 				}
 				taken[path] = true

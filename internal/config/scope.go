@@ -3,13 +3,12 @@ package config
 import (
 	"fmt"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
 )
 
-// scope is whose variables are read: those of one key of INJECTOR_KEYS, and for what it has not,
-// everybody's. An empty key is the only one.
+// scope reads the variables of one key of INJECTOR_KEYS, and the shared ones for what that has not. An empty key means that
+// INJECTOR_KEYS is not set: there is one key without a name.
 type scope struct {
 	env Environ
 	key string
@@ -29,7 +28,7 @@ func (s scope) own(variable string) string {
 	return variable
 }
 
-// otherName is INJECTOR_PASSWORD for BALENA_PASSWORD and so on, "" for what is no credential: balena's own
+// otherName is INJECTOR_PASSWORD for BALENA_PASSWORD and so on, "" for what is not a credential: balena's own
 // dashboard reserves names that begin with BALENA_, so a device needs others.
 func otherName(variable string) string {
 	rest, ok := strings.CutPrefix(variable, "BALENA_")
@@ -47,8 +46,8 @@ func (s scope) named(variable string) string {
 	return variable
 }
 
-// notShared are the variables that a key of several does not take from everybody's: two keys
-// cannot write one file.
+// notShared are the variables that a key of several does not take from the shared ones: two keys cannot write one file or
+// fill one variable.
 var notShared = []string{"INJECTOR_OUTPUT", "INJECTOR_TEMPLATES", "INJECTOR_TOKEN_VARIABLES"}
 
 // notForAll tells of variables that no key of several would take.
@@ -88,7 +87,7 @@ func read[T any](s scope) T {
 // of is the scope of a key; of the only one if key is empty.
 func (p *parser) of(key string) scope { return scope{p.env, key} }
 
-var keyNameForm = regexp.MustCompile(`^[a-z][a-z0-9]{0,19}$`)
+var keyNameForm = form(`^[a-z][a-z0-9]{0,19}$`)
 
 // keyNames reads INJECTOR_KEYS. Without it there is one key, without a name.
 func (p *parser) keyNames(text string) []string {
@@ -98,7 +97,7 @@ func (p *parser) keyNames(text string) []string {
 	var list []string
 	for i, name := range splitList(text) {
 		switch {
-		case !keyNameForm.MatchString(name):
+		case !keyNameForm().MatchString(name):
 			p.fail("INJECTOR_KEYS", fmt.Sprintf("has an entry %d that cannot be a key's name", i+1),
 				"names are up to 20 lower case letters and digits, the first a letter")
 		case slices.Contains(list, name):
@@ -120,7 +119,7 @@ func (p *parser) keyNames(text string) []string {
 func ambiguous(name string) string {
 	shared := names(nil)
 	for _, own := range ownNames(name) {
-		if slices.Contains(shared, own) || serviceLinks.MatchString(own) {
+		if slices.Contains(shared, own) || serviceLinks().MatchString(own) {
 			return own
 		}
 	}

@@ -142,7 +142,8 @@ func (p *parser) process(s *Settings, v variables) {
 	s.ShutdownDelay = p.duration("INJECTOR_SHUTDOWN_DELAY", v.ShutdownDelay, 0)
 	s.ShutdownTimeout = p.duration("INJECTOR_SHUTDOWN_TIMEOUT", v.ShutdownTimeout, time.Second)
 	if s.ShutdownDelay > 0 && s.ShutdownDelay >= s.ShutdownTimeout {
-		p.fail("INJECTOR_SHUTDOWN_DELAY", "leaves no time to revoke before INJECTOR_SHUTDOWN_TIMEOUT", "raise the timeout, and the platform's own grace period above that")
+		p.fail("INJECTOR_SHUTDOWN_DELAY", "leaves no time to revoke before INJECTOR_SHUTDOWN_TIMEOUT",
+			"raise the timeout, and the platform's own grace period above that")
 	}
 	s.KeepOnExit = !p.boolean("INJECTOR_REVOKE_ON_EXIT", v.RevokeOnExit)
 	if s.Listen = v.Listen; s.Listen != "" {

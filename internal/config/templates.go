@@ -88,7 +88,8 @@ func (p *parser) templateFiles(s *Settings) {
 	}
 	for _, private := range append([]string{s.StateDir, s.SessionCache, "/proc/self/environ"}, s.Files...) {
 		if private != "" && (within(dir, private) || within(dir, resolved(private)) || within(resolved(private), dir)) {
-			p.fail("INJECTOR_TEMPLATE_FILES", "is a directory from which "+private+" can be read", "keep what templates include apart from credentials and state")
+			p.fail("INJECTOR_TEMPLATE_FILES", "is a directory from which "+private+" can be read",
+				"keep what templates include apart from credentials and state")
 			return
 		}
 	}

@@ -34,7 +34,7 @@ func (p *parser) texts(keys []string) {
 	}
 }
 
-// isSecret reports whether a variable holds a credential itself, whoever's it is.
+// isSecret reports whether a variable holds a credential itself, for whichever key.
 func isSecret(name string) bool {
 	for _, s := range secretVariables {
 		_, rest, _ := strings.Cut(s.name, "_")
@@ -88,7 +88,8 @@ func (p *parser) nearMisses(s *Settings, keys []string) {
 			p.fail(name, "is not read", why)
 			continue
 		}
-		if near := words.Nearest(name, known); near != "" && strings.HasPrefix(near, "BALENA_") && words.Distance(name, near) <= 2 && p.env.Get(near) == "" {
+		if near := words.Nearest(name, known); near != "" && strings.HasPrefix(near, "BALENA_") && words.Distance(name, near) <= 2 &&
+			p.env.Get(near) == "" {
 			p.fail(name, "is not a variable that the injector knows", "did you mean "+near+"?")
 		}
 	}

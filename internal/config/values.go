@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/balena-injector/injector/internal/rootdir"
@@ -139,4 +141,9 @@ func readFile(path string) ([]byte, error) {
 		return nil, fmt.Errorf("file %s: %w", path, rootdir.WithoutPath(err))
 	}
 	return data, nil
+}
+
+// form returns a regular expression that is compiled when it is needed first: most starts need few.
+func form(text string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(text) })
 }

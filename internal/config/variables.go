@@ -2,14 +2,13 @@ package config
 
 import (
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/balena-injector/injector/internal/words"
 )
 
-// variables is every setting that is no secret and not one key's, as text; settings.go gives it a meaning.
+// variables is every setting that is not a secret and not one key's, as text; settings.go gives it a meaning.
 type variables struct {
 	APIURL          string `env:"BALENA_API_URL" default:"https://api.balena-cloud.com"`
 	Keys            string `env:"INJECTOR_KEYS" usual:"one key without a name"`
@@ -31,7 +30,7 @@ type variables struct {
 	LogFormat       string `env:"INJECTOR_LOG_FORMAT" default:"text"`
 }
 
-// keyVariables is every setting of one key that is no secret.
+// keyVariables is every setting of one key that is not a secret.
 type keyVariables struct {
 	Username       string `env:"BALENA_USERNAME"`
 	Kind           string `env:"INJECTOR_KIND" default:"user"`
@@ -115,7 +114,7 @@ const OtherNames = "each credential, the user name among them, may also be set a
 	"such as INJECTOR_PASSWORD_FILE: balena's dashboard reserves names that begin with BALENA_"
 
 // serviceLinks are the variables that Kubernetes makes for a service called injector-something.
-var serviceLinks = regexp.MustCompile(`^INJECTOR_(.+_)?(SERVICE_(HOST|PORT)|PORT)(_|$)`)
+var serviceLinks = form(`^INJECTOR_(.+_)?(SERVICE_(HOST|PORT)|PORT)(_|$)`)
 
 // unknownVariables returns a problem for each INJECTOR_ variable without a meaning.
 func (p *parser) unknownVariables(keys []string) []Problem {
@@ -123,7 +122,7 @@ func (p *parser) unknownVariables(keys []string) []Problem {
 	var found []Problem
 	for _, kv := range p.env.entries() {
 		name, _, _ := strings.Cut(kv, "=")
-		if !strings.HasPrefix(name, "INJECTOR_") || slices.Contains(known, name) || serviceLinks.MatchString(name) {
+		if !strings.HasPrefix(name, "INJECTOR_") || slices.Contains(known, name) || serviceLinks().MatchString(name) {
 			continue
 		}
 		fix := "remove it; `injector help` lists all names"
@@ -145,7 +144,7 @@ func (p *parser) unknownVariables(keys []string) []Problem {
 // unnamedKey returns the key whose variable this would be if INJECTOR_KEYS named it, or "".
 func unnamedKey(variable string, keys []string) string {
 	name, _, _ := strings.Cut(strings.ToLower(strings.TrimPrefix(variable, "INJECTOR_")), "_")
-	if len(keys) > 0 && keys[0] != "" && keyNameForm.MatchString(name) && slices.Contains(ownNames(name), variable) {
+	if len(keys) > 0 && keys[0] != "" && keyNameForm().MatchString(name) && slices.Contains(ownNames(name), variable) {
 		return name
 	}
 	return ""

@@ -29,7 +29,7 @@ func Awaited(env Environ) ([]render.Output, time.Duration, error) {
 	return outputs, limit, nil
 }
 
-// withoutFiles makes raw entries of templates that are no presets: only their destinations matter.
+// withoutFiles makes raw entries of templates that are not presets: only their destinations matter.
 func withoutFiles(templates string) string {
 	entries := splitList(templates)
 	for i, e := range entries {

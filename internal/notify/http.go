@@ -40,7 +40,8 @@ func (h *HTTP) Tell(ctx context.Context, e Event) error {
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	for name, value := range map[string]string{"Generation": strconv.Itoa(e.Generation), "Name": e.Name, "Expiry": e.Expiry.UTC().Format(time.RFC3339), "Key": e.Key} {
+	for name, value := range map[string]string{"Generation": strconv.Itoa(e.Generation), "Name": e.Name,
+		"Expiry": e.Expiry.UTC().Format(time.RFC3339), "Key": e.Key} {
 		if value != "" {
 			req.Header.Set("X-Token-"+name, value)
 		}

@@ -41,7 +41,8 @@ func (s *Signal) Tell(context.Context, Event) error {
 		}
 	}
 	if len(found) == 0 {
-		return fmt.Errorf("no process %s of user %d can be seen: does it run, as this user, and in a shared PID namespace?", s.Process, os.Getuid())
+		return fmt.Errorf("no process %s of user %d can be seen: does it run, as this user, and in a shared PID namespace?", s.Process,
+			os.Getuid())
 	}
 	return err
 }

@@ -101,7 +101,8 @@ func explain(err error, stateDir string) error {
 	case errors.Is(err, fs.ErrPermission):
 		if info, e := os.Stat(stateDir); e == nil {
 			if stat, ok := info.Sys().(*syscall.Stat_t); ok && int(stat.Uid) != os.Getuid() {
-				return fmt.Errorf("the state directory %s belongs to user %d: run this command as uid %d, not %d", stateDir, stat.Uid, stat.Uid, os.Getuid())
+				return fmt.Errorf("the state directory %s belongs to user %d: run this command as uid %d, not %d", stateDir, stat.Uid,
+					stat.Uid, os.Getuid())
 			}
 		}
 		return fmt.Errorf("user %d may not ask the agent in %s", os.Getuid(), stateDir)

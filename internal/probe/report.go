@@ -27,21 +27,22 @@ const (
 // Report is everything about a process and its keys: what a running injector tells, or what its state directory says
 // when none answers. Status, explain, healthcheck and the probes all say what is in it.
 type Report struct {
-	State          State          `json:"state"`
-	Ready          bool           `json:"ready"`         // apps can rely on every key
-	Reason         string         `json:"reason"`        // why not; empty if they can
-	Fix            string         `json:"fix,omitempty"` // what would help; empty: nothing, or the reason says it
-	StateDir       string         `json:"state_directory"`
-	Others         []string       `json:"other_state_directories,omitempty"` // of execs beside it that chose theirs themselves
-	PID            int            `json:"pid,omitempty"`
-	Version        string         `json:"version,omitempty"`
-	Command        string         `json:"command,omitempty"`
-	Started        time.Time      `json:"started,omitzero"`
-	Ended          time.Time      `json:"ended,omitzero"`            // zero: it runs, or nobody knows
-	HandsOverUntil time.Time      `json:"hands_over_until,omitzero"` // until then a stop leaves the keys to the next start; zero: it revokes
-	API            string         `json:"api,omitempty"`             // its URL
-	Listen         string         `json:"listen,omitempty"`          // the TCP address for probes; empty: none
-	Ahead          words.Duration `json:"clock_ahead,omitzero"`      // how far the local clock is ahead of the server's
+	State    State     `json:"state"`
+	Ready    bool      `json:"ready"`         // apps can rely on every key
+	Reason   string    `json:"reason"`        // why not; empty if they can
+	Fix      string    `json:"fix,omitempty"` // what would help; empty: nothing, or the reason says it
+	StateDir string    `json:"state_directory"`
+	Others   []string  `json:"other_state_directories,omitempty"` // of execs beside it that chose theirs themselves
+	PID      int       `json:"pid,omitempty"`
+	Version  string    `json:"version,omitempty"`
+	Command  string    `json:"command,omitempty"`
+	Started  time.Time `json:"started,omitzero"`
+	Ended    time.Time `json:"ended,omitzero"` // zero: it runs, or nobody knows
+	// until then a stop leaves the keys to the next start; zero: it revokes
+	HandsOverUntil time.Time      `json:"hands_over_until,omitzero"`
+	API            string         `json:"api,omitempty"`        // its URL
+	Listen         string         `json:"listen,omitempty"`     // the TCP address for probes; empty: none
+	Ahead          words.Duration `json:"clock_ahead,omitzero"` // how far the local clock is ahead of the server's
 	Keys           []KeyReport    `json:"keys"`
 }
 

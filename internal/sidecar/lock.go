@@ -37,7 +37,7 @@ func (a *App) lock(stop context.Context) (err error) {
 // ErrStopped ends a command that was stopped before it held anything.
 var ErrStopped = errors.New("stopped while waiting for the state directory")
 
-// sign writes down for who asks later how this process left the state directory.
+// sign records how this process left the state directory, for those who ask later.
 func (a *App) sign(err error) {
 	p := a.signature()
 	p.End, p.Ended = statedir.EndStopped, time.Now().UTC()

@@ -48,7 +48,7 @@ func (a *App) startNotices() (end func()) {
 	return func() { cancelAll(); running.Wait() }
 }
 
-// roll is who knows of which generation.
+// roll records which target knows of which generation.
 type roll struct {
 	mu    sync.Mutex
 	knows []int

@@ -49,7 +49,7 @@ func (a *App) credentialsChanged(ctx context.Context) {
 	}
 }
 
-// readTemplates reads the templates again; what is wrong with one is said by who uses it.
+// readTemplates reads the templates again; an error in one is reported where it is used.
 func (a *App) readTemplates(again func(*render.Files) error) {
 	a.log.Info("reading the templates again")
 	for _, k := range a.keepers {

@@ -59,7 +59,7 @@ func open(path string) (dir *rootdir.Dir, memory bool, err error) {
 }
 
 // check looks at the directory that was opened, not at what its path leads to by now,
-// and tells whether it is in memory.
+// and reports whether it is in memory.
 func check(dir *rootdir.Dir, link fs.FileInfo) (memory bool, err error) {
 	path := dir.Path()
 	info, err := dir.Root().Stat(".")
@@ -138,7 +138,7 @@ func (s *Dir) Replace(name string, data []byte, mode fs.FileMode) error {
 
 // Follow sees to it that the open directory is the one at the path. If the volume was mounted again
 // or somebody removed the directory, it opens (and makes) what is there and locks it: a journal that
-// nobody would find is no record. The old one is closed: a caller that still uses it gets os.ErrClosed. It returns how often
+// nobody would find is not a record. The old one is closed: a caller that still uses it gets os.ErrClosed. It returns how often
 // there was another directory; each time all journals must be written again.
 func (s *Dir) Follow() (renewals int, err error) {
 	s.following.Lock()

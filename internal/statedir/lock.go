@@ -58,7 +58,7 @@ func stale(dir *rootdir.Dir, lock *os.File) bool {
 	return dir.Moved() || err != nil || e != nil || !os.SameFile(mine, theirs)
 }
 
-// tryLock locks a directory. A file system without locks, such as some network ones, is no reason not to work there:
+// tryLock locks a directory. A file system without locks, such as some network ones, is not a reason not to work there:
 // what the lock would keep out is a mistake.
 func tryLock(dir *rootdir.Dir) (lock *os.File, unlockable, err error) {
 	path := filepath.Join(dir.Path(), lockFile)
