@@ -1,13 +1,20 @@
 package config
 
 import (
+	"fmt"
+	"io"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 )
 
 // Environ is the environment of a process. The zero value has no variables; make another one with NewEnviron. It never
-// changes. It may hold passwords, and so it lies behind a pointer, which printers show as an address.
+// changes. It may hold passwords, and so nothing prints it.
 type Environ struct{ of *variablesOf }
+
+// Format prints [environment] for every verb and flag.
+func (e Environ) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[environment]") }
 
 type variablesOf struct {
 	list   []string
@@ -56,6 +63,20 @@ func (e Environ) ForChild() []string {
 		name, _, _ := strings.Cut(entry, "=")
 		return ours(name)
 	})
+}
+
+// lookPath returns an error if there is no such program in the PATH of that environment.
+func (e Environ) lookPath(program string) error {
+	if strings.Contains(program, "/") {
+		_, err := exec.LookPath(program)
+		return err
+	}
+	for _, dir := range filepath.SplitList(e.Get("PATH")) {
+		if _, err := exec.LookPath(filepath.Join(dir, program)); err == nil && filepath.IsAbs(dir) {
+			return nil
+		}
+	}
+	return exec.ErrNotFound
 }
 
 // Secrets returns the names of the variables that hold a credential of these keys themselves, to be taken out of the

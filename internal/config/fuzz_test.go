@@ -29,7 +29,9 @@ func FuzzVariables(f *testing.F) {
 			"BALENA_PASSWORD=a password of mine"}), Options{})
 		if err == nil {
 			for _, k := range s.Keys {
-				if k.Times.TTL <= 0 || k.Times.Overlap < 0 || k.Times.Check <= 0 || len(k.Outputs) == 0 || !filepath.IsAbs(k.Outputs[0].Path) || !filepath.IsAbs(s.StateDir) || k.Outputs[0].Mode&0o002 != 0 {
+				times := k.Times.TTL > 0 && k.Times.Overlap >= 0 && k.Times.Check > 0
+				places := len(k.Outputs) > 0 && filepath.IsAbs(k.Outputs[0].Path) && filepath.IsAbs(s.StateDir)
+				if !times || !places || k.Outputs[0].Mode&0o002 != 0 {
 					t.Errorf("%s=%q %s=%q: accepted as %+v", first, one, second, two, s)
 				}
 			}
@@ -63,7 +65,8 @@ func FuzzCredentialFiles(f *testing.F) {
 		const mark = "q7Xk-marked"
 		dir := t.TempDir()
 		first, second := filepath.Join(dir, "one"), filepath.Join(dir, "two")
-		if err := errors.Join(os.WriteFile(first, append(one, mark+string(two)...), 0o600), os.WriteFile(second, append(two, mark+string(one)...), 0o600)); err != nil {
+		if err := errors.Join(os.WriteFile(first, append(one, mark+string(two)...), 0o600), os.WriteFile(second, append(two,
+			mark+string(one)...), 0o600)); err != nil {
 			t.Fatal(err)
 		}
 		for _, name := range []string{"BALENA_PASSWORD_FILE", "BALENA_SESSION_TOKEN_FILE"} {

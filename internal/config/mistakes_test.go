@@ -394,7 +394,8 @@ func problemsOf(t *testing.T, vars map[string]string) string {
 
 // TestNoValueIsShown pastes a secret into each variable in turn, in forms that make it wrong.
 func TestNoValueIsShown(t *testing.T) {
-	for _, pasted := range []string{"S3cret", "0123456789abcdef0123456789abcdef", "htps://u:S3cret@h/x", "S3cret http://h/", "http://u:S3cret@h:x/", "S3cret;S3cret",
+	for _, pasted := range []string{"S3cret", "0123456789abcdef0123456789abcdef", "htps://u:S3cret@h/x", "S3cret http://h/",
+		"http://u:S3cret@h:x/", "S3cret;S3cret",
 		"S3cret:S3cret", "$S3cret", "1S3cret", "S3cret:80"} {
 		for f := range allFields() {
 			t.Run("", func(t *testing.T) {

@@ -32,7 +32,7 @@ func (p *parser) notify(k *Key, v keyVariables) {
 	n.First = p.boolean("INJECTOR_NOTIFY_FIRST", v.NotifyFirst)
 	n.Command = p.command("INJECTOR_NOTIFY_COMMAND", v.NotifyCommand)
 	if len(n.Command) > 0 && !p.WithoutFiles {
-		if _, err := exec.LookPath(n.Command[0]); err != nil {
+		if err := p.env.lookPath(n.Command[0]); err != nil {
 			p.fail("INJECTOR_NOTIFY_COMMAND", "names a program that cannot be run: "+withoutProgram(err),
 				"give a program in PATH or the path of one; for a shell's line, [\"sh\",\"-c\",\"…\"]")
 		}

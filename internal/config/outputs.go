@@ -50,7 +50,7 @@ const DefaultOutput = "/secrets/balena-token"
 
 func splitList(text string) []string {
 	var list []string
-	for _, part := range strings.Split(text, ",") {
+	for part := range strings.SplitSeq(text, ",") {
 		if part = strings.TrimSpace(part); part != "" {
 			list = append(list, part)
 		}

@@ -15,7 +15,8 @@ type Place struct {
 	Outputs  []string // that the configuration names; empty: it leaves them to the default, or has none
 }
 
-// Locate finds the place of an injector with that environment, of exec if supervising. It looks at nothing else.
+// Locate finds the place of an injector with that environment, of exec if supervising. What is wrong elsewhere in the
+// configuration does not matter.
 func Locate(env Environ, supervising bool) (Place, error) {
 	p := &parser{env: env, Options: Options{WithoutFiles: true, Supervising: supervising}}
 	p.scope = p.of("")

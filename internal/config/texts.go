@@ -97,7 +97,7 @@ func (p *parser) nearMisses(s *Settings, keys []string) {
 
 // meantBy is the variable that an explanation of strangers names.
 func meantBy(why string) string {
-	for _, word := range strings.Fields(why) {
+	for word := range strings.FieldsSeq(why) {
 		if strings.HasPrefix(word, "BALENA_") {
 			return word
 		}

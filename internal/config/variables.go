@@ -101,8 +101,8 @@ func allFields() func(yield func(reflect.StructField) bool) {
 func fieldsOf[T any]() func(yield func(reflect.StructField) bool) {
 	return func(yield func(reflect.StructField) bool) {
 		t := reflect.TypeFor[T]()
-		for i := range t.NumField() {
-			if !yield(t.Field(i)) {
+		for field := range t.Fields() {
+			if !yield(field) {
 				return
 			}
 		}

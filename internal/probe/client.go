@@ -106,6 +106,8 @@ func explain(err error, stateDir string) error {
 			}
 		}
 		return fmt.Errorf("user %d may not ask the agent in %s", os.Getuid(), stateDir)
+	case errors.Is(err, context.Canceled):
+		return context.Canceled
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%w (state directory %s)", ErrNoAgent, stateDir)
 	}

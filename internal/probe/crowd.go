@@ -29,7 +29,7 @@ func (c *crowd) note(conn net.Conn, state http.ConnState) {
 	case http.StateNew:
 		c.conns = append(c.conns, conn)
 		if len(c.conns) > maxConns {
-			_ = c.oldestIdle(conn).Close()
+			_ = c.oldestIdle().Close()
 		}
 	case http.StateActive:
 		c.busy[conn] = true
@@ -40,16 +40,12 @@ func (c *crowd) note(conn net.Conn, state http.ConnState) {
 	}
 }
 
-// oldestIdle takes the connection out that waits longest; the new one if all others are being answered.
-func (c *crowd) oldestIdle(latest net.Conn) net.Conn {
-	for _, conn := range c.conns {
-		if !c.busy[conn] {
-			c.forget(conn)
-			return conn
-		}
-	}
-	c.forget(latest)
-	return latest
+// oldestIdle takes the connection out that waits longest: the new one, which is the last, if all others are being answered.
+func (c *crowd) oldestIdle() net.Conn {
+	i := slices.IndexFunc(c.conns, func(conn net.Conn) bool { return !c.busy[conn] })
+	conn := c.conns[i]
+	c.forget(conn)
+	return conn
 }
 
 func (c *crowd) forget(conn net.Conn) {

@@ -44,7 +44,7 @@ func open(path string) (dir *rootdir.Dir, memory bool, err error) {
 		return nil, false, err
 	}
 	if !link.IsDir() {
-		return nil, false, fmt.Errorf("the state directory %s is not a directory", path)
+		return nil, false, notDirectory(path)
 	}
 	if stat, ok := link.Sys().(*syscall.Stat_t); ok && int(stat.Uid) != os.Getuid() {
 		return nil, false, notOurs(path, stat.Uid)
@@ -77,6 +77,10 @@ func check(dir *rootdir.Dir, link fs.FileInfo) (memory bool, err error) {
 			"chmod 0700 it if it is one", path, info.Mode().Perm())
 	}
 	return dir.InMemory()
+}
+
+func notDirectory(path string) error {
+	return fmt.Errorf("the state directory %s is not a directory", path)
 }
 
 func notOurs(path string, owner uint32) error {
@@ -131,8 +135,11 @@ func (s *Dir) Read(name string, limit int) ([]byte, error) {
 // Sweep removes what an earlier process left half written of a file.
 func (s *Dir) Sweep(name string) error { return s.current().Sweep(name) }
 
-// Replace makes a file hold data.
+// Replace makes a file hold data, in the directory that the path leads to now.
 func (s *Dir) Replace(name string, data []byte, mode fs.FileMode) error {
+	if _, err := s.Follow(); err != nil {
+		return err
+	}
 	return s.current().Replace(name, data, mode, rootdir.Keep)
 }
 

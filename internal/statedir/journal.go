@@ -35,7 +35,7 @@ func (s *Dir) Slots() ([]string, error) {
 		if name == journalName("") {
 			slots = append(slots, "")
 		} else if slot, ok := strings.CutPrefix(name, "journal-"); ok {
-			if slot, ok = strings.CutSuffix(slot, ".json"); ok {
+			if slot, ok = strings.CutSuffix(slot, ".json"); ok && slot != "" {
 				slots = append(slots, slot)
 			}
 		}
@@ -64,11 +64,15 @@ func (j *Journal) Load(context.Context) ([]byte, error) {
 	defer j.mu.Unlock()
 	j.renewals, _ = j.dir.Follow()
 	data, err := j.dir.Read(journalName(j.slot), maxJournal)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		j.last = [sha256.Size]byte{}
 		return nil, nil
+	case err != nil:
+		return nil, err
 	}
 	j.last = sha256.Sum256(data)
-	return data, err
+	return data, nil
 }
 
 // Save replaces what was loaded or saved last by what encode returns, which is told whether live secrets may be stored:

@@ -38,8 +38,11 @@ func (s *Dir) TryLock() error {
 		if err == nil {
 			_ = lock.Close()
 		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) || try == 3 {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
+		}
+		if try == 3 {
+			return fmt.Errorf("%s does not stay what was locked: remove what is there", filepath.Join(s.dir.Path(), lockFile))
 		}
 		// Who had the directory has removed it: there is another one, or will be.
 		dir, memory, err := open(s.path)

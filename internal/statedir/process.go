@@ -76,6 +76,9 @@ func Look(path string) (Left, error) {
 	if err != nil {
 		return l, err
 	}
+	if !link.IsDir() {
+		return l, notDirectory(path)
+	}
 	dir, err := rootdir.Open(path)
 	if err != nil {
 		return l, err

@@ -40,7 +40,7 @@ func (s *Dir) Vacate(journalMatters, fileMatters func(data []byte) bool) error {
 			return errors.Join(fmt.Errorf("%s matters to the next start", name), s.remove(journals))
 		}
 	}
-	if err := s.remove(slices.Concat(others, []string{lockFile}, journals)); err != nil {
+	if err := s.remove(slices.Concat(others, journals, []string{lockFile})); err != nil {
 		return err
 	}
 	return os.Remove(s.path) // only if it is empty

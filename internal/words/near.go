@@ -2,7 +2,7 @@ package words
 
 import "strings"
 
-// Nearest returns the candidate that is a typing mistake or two away from name, or goes on where it ends; or "".
+// Nearest returns the candidate that is at most three letters away from name (see Distance), or goes on where it ends; or "".
 func Nearest(name string, candidates []string) string {
 	best, at := 4, ""
 	for _, c := range candidates {

@@ -1,0 +1,200 @@
+package probe
+
+import (
+	"bytes"
+	"math"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/balena-injector/injector/agent"
+	"github.com/balena-injector/injector/internal/words"
+)
+
+// samples are the lines of metrics without the comments, by name and labels. It checks that each metric has a help and a
+// type before its values, once.
+func samples(t *testing.T, text string) map[string]float64 {
+	t.Helper()
+	values, family := map[string]float64{}, ""
+	seen := map[string]bool{}
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(line, "\n")
+		parts := strings.Fields(line)
+		switch {
+		case strings.HasPrefix(line, "# HELP "):
+			if family = parts[2]; seen[family] || len(parts) < 4 {
+				t.Errorf("%s is described twice, or not", family)
+			}
+			seen[family] = true
+		case strings.HasPrefix(line, "# TYPE "):
+			if parts[2] != family || (parts[3] == "counter") != strings.HasSuffix(family, "_total") {
+				t.Errorf("after the help of %s comes %s", family, line)
+			}
+		default:
+			name := parts[0]
+			value, err := strconv.ParseFloat(parts[len(parts)-1], 64)
+			if err != nil || math.IsNaN(value) {
+				t.Errorf("%s is not a number: %v", line, err)
+			}
+			if i := strings.LastIndex(line, "} "); i >= 0 {
+				name = line[:i+1]
+			}
+			if bare, _, _ := strings.Cut(name, "{"); bare != family {
+				t.Errorf("%s is among the values of %s", line, family)
+			}
+			if _, twice := values[name]; twice {
+				t.Errorf("%s has two values", name)
+			}
+			values[name] = value
+		}
+	}
+	return values
+}
+
+// metricsOf returns what is written of a report.
+func metricsOf(t *testing.T, r Report, requests *Requests) map[string]float64 {
+	t.Helper()
+	var out bytes.Buffer
+	WriteMetrics(&out, r, requests)
+	return samples(t, out.String())
+}
+
+func wantValues(t *testing.T, got, want map[string]float64) {
+	t.Helper()
+	for name, value := range want {
+		if is, there := got[name]; !there || is != value {
+			t.Errorf("%s is %v, not %v", name, is, value)
+		}
+	}
+}
+
+// TestMetricsOfTheOnlyKey have the report's values, and no label.
+func TestMetricsOfTheOnlyKey(t *testing.T) {
+	expires := at.Add(time.Hour)
+	r := Report{
+		State:   Running,
+		Version: `1.2 "x"`,
+		Command: "run",
+		Started: at.Add(1500 * time.Millisecond),
+		Ahead:   words.Duration(-90 * time.Second),
+		Keys: []KeyReport{{
+			Status: agent.Status{
+				Ready:      true,
+				Generation: 7,
+				Key:        &agent.KeyStatus{Created: at, Expiry: expires},
+				Stranded:   make([]agent.KeyStatus, 2),
+				Live:       3,
+				Trouble:    make([]agent.Trouble, 4),
+				Counts:     agent.Counts{Mints: 11, Extensions: 12, Rotations: 13, Revocations: 14, Unrevoked: 15},
+			},
+			SessionExpiry: expires.Add(time.Minute),
+			MaxTTL:        words.Duration(24 * time.Hour),
+			Untold:        make([]string, 5),
+		}},
+	}
+	requests := NewRequests()
+	for range 3 {
+		requests.Observe("mint", "outage", 250*time.Millisecond)
+	}
+	requests.Observe("mint", "ok", time.Second)
+	requests.Observe("check", "ok", time.Millisecond)
+	got := metricsOf(t, r, requests)
+	seconds := func(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
+	all := map[string]float64{
+		"injector_ready":                                      1,
+		"injector_generation":                                 7,
+		"injector_live_keys":                                  3,
+		"injector_stranded_keys":                              2,
+		"injector_key_expiry_timestamp_seconds":               seconds(expires),
+		"injector_session_expiry_timestamp_seconds":           seconds(expires.Add(time.Minute)),
+		"injector_credential_usable":                          1,
+		"injector_rotation_overdue":                           0,
+		"injector_failing_steps":                              4,
+		"injector_failing_notifications":                      5,
+		"injector_mints_total":                                11,
+		"injector_extensions_total":                           12,
+		"injector_rotations_total":                            13,
+		"injector_revocations_total":                          14,
+		"injector_unrevoked_keys_total":                       15,
+		"injector_clock_skew_seconds":                         -90,
+		"injector_start_time_seconds":                         seconds(r.Started),
+		`injector_requests_total{kind="mint",class="outage"}`: 3,
+		`injector_requests_total{kind="mint",class="ok"}`:     1,
+		`injector_requests_total{kind="check",class="ok"}`:    1,
+		`injector_request_seconds_total{kind="mint"}`:         1.75,
+		`injector_request_seconds_total{kind="check"}`:        0.001,
+		`injector_info{version="1.2 \"x\"",command="run"}`:    1,
+	}
+	wantValues(t, got, all)
+	for name, value := range got {
+		if _, known := all[name]; !known {
+			t.Errorf("%s %v is there, and means nothing", name, value)
+		}
+	}
+}
+
+// TestMetricsOfSeveralKeys have the key's name for a label.
+func TestMetricsOfSeveralKeys(t *testing.T) {
+	r := Report{Started: at, Keys: []KeyReport{good("deploy"), bad("fleet", "running", "no key yet")}}
+	got := metricsOf(t, r, NewRequests())
+	wantValues(t, got, map[string]float64{
+		`injector_ready{key="deploy"}`: 1,
+		`injector_ready{key="fleet"}`:  0,
+	})
+	if value, there := got["injector_ready"]; there {
+		t.Errorf("injector_ready is %v, of no key", value)
+	}
+}
+
+// TestNothingIsWrittenOfWhatIsNot there: no expiry without a key, or of one that is refused, and none without a session.
+func TestNothingIsWrittenOfWhatIsNot(t *testing.T) {
+	const expiry, session = "injector_key_expiry_timestamp_seconds", "injector_session_expiry_timestamp_seconds"
+	dead, live := good(""), good("")
+	live.Key = &agent.KeyStatus{Expiry: at}
+	dead.Key = &agent.KeyStatus{Expiry: at, Dead: true}
+	dead.SessionExpiry = at
+	for _, c := range []struct {
+		k               KeyReport
+		expiry, session bool
+	}{
+		{good(""), false, false},
+		{live, true, false},
+		{dead, false, true},
+	} {
+		got := metricsOf(t, Report{Started: at, Keys: []KeyReport{c.k}}, NewRequests())
+		_, hasExpiry := got[expiry]
+		_, hasSession := got[session]
+		if hasExpiry != c.expiry || hasSession != c.session {
+			t.Errorf("of %+v: an expiry %v, a session's %v", c.k, hasExpiry, hasSession)
+		}
+	}
+}
+
+// TestRotationIsOverdue while a key is older than it may get, but for what clocks differ.
+func TestRotationIsOverdue(t *testing.T) {
+	const day = 24 * time.Hour
+	for _, c := range []struct {
+		lives, most time.Duration
+		dead        bool
+		want        float64
+	}{
+		{day, day, false, 0},
+		{day + time.Minute, day, false, 0},
+		{day + time.Minute + time.Second, day, false, 1},
+		{day + time.Hour, day, true, 0}, // another one is on its way
+		{1000 * day, 0, false, 0},       // it is never replaced
+	} {
+		k := good("")
+		k.Key = &agent.KeyStatus{Created: at, Expiry: at.Add(c.lives), Dead: c.dead}
+		k.MaxTTL = words.Duration(c.most)
+		got := metricsOf(t, Report{Started: at, Keys: []KeyReport{k}}, NewRequests())
+		wantValues(t, got, map[string]float64{"injector_rotation_overdue": c.want})
+	}
+	refused := good("")
+	refused.Credential = &Credential{Error: "it was refused"}
+	wantValues(t, metricsOf(t, Report{Started: at, Keys: []KeyReport{refused}}, NewRequests()), map[string]float64{
+		"injector_credential_usable": 0,
+		"injector_rotation_overdue":  0,
+	})
+}
