@@ -1,6 +1,9 @@
 package agent
 
 import (
+	"encoding/json"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -81,6 +84,38 @@ func TestWhatARecordProves(t *testing.T) {
 		if r.Mark, _ = mark(r.Name); !r.proven(mark) {
 			t.Errorf("%s: the mark does not prove it", name)
 		}
+	}
+}
+
+// TestSecretsAreTextOnlyInTheirBytes prints records, and encodes them for a store that keeps secrets and for one that does
+// not: what only the key's source can read is as secret as the key.
+func TestSecretsAreTextOnlyInTheirBytes(t *testing.T) {
+	r := goodRecord()
+	r.Handle = key.NewSecret("a lease of the source")
+	secrets := []string{r.Secret.Reveal(), r.Handle.Reveal()}
+	j := journal{Version: journalVersion, Keys: []record{r}}
+	kept, err := j.encode(true, func(string) (string, bool) { return "", false })
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut, err := j.encode(false, func(name string) (string, bool) { return "mark of " + name, true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	direct, _ := json.Marshal(j)
+	for _, secret := range secrets {
+		if !strings.Contains(string(kept), secret) {
+			t.Errorf("a store that keeps secrets has lost %q", secret)
+		}
+		for _, text := range []string{string(cut), string(direct), fmt.Sprintf("%v %+v %#v %v", r, r, r, j.Keys)} {
+			if strings.Contains(text, secret) {
+				t.Errorf("it shows %q: %s", secret, text)
+			}
+		}
+	}
+	back, err := parseJournal(kept)
+	if err != nil || !back.Keys[0].key().Secret.Equal(r.Secret) || !back.Keys[0].key().Handle.Equal(r.Handle) {
+		t.Errorf("%+v, %v", back, err)
 	}
 }
 

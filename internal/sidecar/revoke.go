@@ -25,8 +25,8 @@ func (a *App) Revoke(stop, kill context.Context, expired bool) (err error) {
 	}
 	defer func() { a.sign(err); a.vacate() }()
 	err = a.each(func(k *keeper) error { return k.named(k.agent().Revoke(stop, kill)) })
-	orphans := a.endUnconfigured(func(orphan *agent.Agent) error { return orphan.Revoke(stop, kill) })
-	if err = errors.Join(err, orphans); err != nil {
+	others := a.endUnconfigured(func(left *agent.Agent) error { return left.Revoke(stop, kill) })
+	if err = errors.Join(err, others); err != nil {
 		if left, ok := errors.AsType[*agent.LeftError](err); ok && key.Is(left.Cause, key.Refused) {
 			return left.Cause
 		}

@@ -23,7 +23,7 @@ func (a *App) unconfigured() ([]string, error) {
 	}), err
 }
 
-// endUnconfigured ends what the orphans name, with work for each. What cannot be revoked stays in the journal for the next
+// endUnconfigured ends the keys of those journals, with work for each. What cannot be revoked stays in the journal for the next
 // start, and is part of the error.
 func (a *App) endUnconfigured(work func(*agent.Agent) error) error {
 	slots, err := a.unconfigured()
@@ -42,7 +42,7 @@ func (a *App) endUnconfigured(work func(*agent.Agent) error) error {
 
 // drainUnconfigured ends them beside the keys that are kept, for as long as that takes, or until stop.
 func (a *App) drainUnconfigured(stop, kill context.Context) error {
-	return a.endUnconfigured(func(orphan *agent.Agent) error { return orphan.Drain(stop, kill) })
+	return a.endUnconfigured(func(left *agent.Agent) error { return left.Drain(stop, kill) })
 }
 
 func (a *App) endUnconfiguredKey(slot string, log *slog.Logger, work func(*agent.Agent) error) error {
@@ -96,7 +96,7 @@ func (a *App) forget(store *statedir.Journal) error {
 	return store.Remove()
 }
 
-// leftovers are the outputs that an orphan's journal names and that still show a key of its own: what
+// leftovers are the outputs that such a journal names and that still show a key of its own: what
 // lies beside them says so.
 func leftovers(r agent.Resting) []render.Output {
 	var list []render.Output
