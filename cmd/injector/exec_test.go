@@ -214,8 +214,8 @@ func TestExecPassesSignals(t *testing.T) {
 		syscall.SIGWINCH,
 		syscall.SIGCONT,
 	}
-	if len(child.Passed) != len(passed)+2 { // those and the two that also begin the end
-		t.Errorf("passed on: %v", child.Passed)
+	if len(child.Passed()) != len(passed)+2 { // those and the two that also begin the end
+		t.Errorf("passed on: %v", child.Passed())
 	}
 	for i, sig := range passed {
 		p.signal(sig)

@@ -24,6 +24,6 @@ func beThrifty(keys int) {
 		debug.SetGCPercent(50)
 	}
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(8<<20 + int64(keys)*(22<<10)) // with less it would collect all the time
+		debug.SetMemoryLimit(6<<20 + int64(keys)*(22<<10)) // with less it would collect all the time
 	}
 }

@@ -42,9 +42,11 @@ type Supervisor struct {
 	current  *process
 }
 
-// Passed are the signals that are passed on to the command. SIGTERM and SIGINT also begin its end.
-var Passed = []os.Signal{syscall.SIGTERM, os.Interrupt, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2,
-	syscall.SIGALRM, syscall.SIGWINCH, syscall.SIGCONT}
+// Passed returns the signals that are passed on to the command. SIGTERM and SIGINT also begin its end.
+func Passed() []os.Signal {
+	return []os.Signal{syscall.SIGTERM, os.Interrupt, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2,
+		syscall.SIGALRM, syscall.SIGWINCH, syscall.SIGCONT}
+}
 
 // New returns a supervisor, which catches signals from now on.
 func New(cfg Config) *Supervisor {
@@ -57,7 +59,7 @@ func New(cfg Config) *Supervisor {
 		_ = tty.Close()
 	}
 	signal.Notify(s.children, syscall.SIGCHLD)
-	signal.Notify(s.caught, slices.DeleteFunc(slices.Clone(Passed), signal.Ignored)...) // what nohup ignores stays ignored
+	signal.Notify(s.caught, slices.DeleteFunc(Passed(), signal.Ignored)...) // what nohup ignores stays ignored
 	return s
 }
 
