@@ -115,7 +115,7 @@ func (a *Agent) sort(h *holding) {
 // adopt makes the best of what the journal says is ours.
 func (a *Agent) adopt(ctx context.Context) {
 	now := a.clock.now()
-	a.shown = a.successor != nil && a.cfg.Publisher.Inspect(ctx, a.publication(a.successor)) == nil
+	a.shown = a.showsSuccessor(ctx)
 	if a.current != nil {
 		a.log.Info("adopting the key of the last start", a.current.attrs()...)
 		a.untold = a.journal.Acknowledged < a.journal.Generation

@@ -48,7 +48,11 @@ func (a *Agent) checkDead(ctx context.Context, h *holding) error {
 	a.nextCheck = a.clock.now().add(min(time.Minute, a.checkPause()))
 	switch {
 	case err == nil:
-		a.become(h, accepted, "")
+		if h.adopted && !h.said.has(saidAnnounced) {
+			a.become(h, unproven, "the server accepts it again") // nobody relies on it yet: it is verified, and announced then
+		} else {
+			a.become(h, accepted, "")
+		}
 		a.log.Info("the server accepts the key again that it refused", h.attrs()...)
 		return nil
 	case key.Is(err, key.Gone):

@@ -31,7 +31,7 @@ var changes = map[health][]health{
 	unproven:       {accepted, doubted, deadUnsettled, deadUnlistable, deadGone, ended},
 	accepted:       {unproven, doubted, deadUnsettled, deadUnlistable, deadGone, ended},
 	doubted:        {unproven, accepted, deadUnsettled, deadUnlistable, deadGone, ended},
-	deadUnsettled:  {accepted, ended},
+	deadUnsettled:  {unproven, accepted, ended},
 	deadUnlistable: {ended},
 	deadGone:       {ended},
 	ended:          {},
@@ -58,7 +58,10 @@ func (a *Agent) become(h *holding, to health, because string) {
 	if !slices.Contains(changes[from], to) || !slices.Contains(possible[h.rec.State], to) {
 		a.log.Error(mistaken, append(h.attrs(), "state", h.rec.State, "from", from, "to", to)...)
 	}
-	if h.health = to; to == doubted {
+	switch h.health = to; {
+	case to == accepted:
+		h.doubtedSince = instant{}
+	case to == doubted && h.doubtedSince.isZero(): // what happened to it meanwhile does not give it more time
 		h.doubtedSince = a.clock.now()
 	}
 	args := append(h.attrs(), "from", from.String(), "to", to.String())

@@ -19,8 +19,8 @@ type holding struct {
 	waits    bool    // it is revoked only once a new key is published
 	late     bool    // it should have been replaced, and was extended instead
 
-	health       health // changed by become alone
-	doubtedSince instant
+	health       health  // changed by become alone
+	doubtedSince instant // since the server accepted it last; zero: it does, or was not asked
 	mint         settle.Mint
 	limits       limits
 	told         answers
@@ -151,6 +151,7 @@ func (a *Agent) liveKeys(now instant) int {
 
 // save writes down what is held. Before a mint nothing may be sent if this fails.
 func (a *Agent) save() error {
+	a.noteAcknowledged()
 	a.journal.Outputs = a.cfg.Outputs
 	a.journal.Keys = nil // an earlier one may still be on its way to the disk
 	for _, h := range append(a.all(), a.stranded...) {

@@ -48,7 +48,7 @@ func (a *Agent) label(ctx context.Context) error {
 	if err := a.cfg.Publisher.Describe(ctx, p); err != nil {
 		return err
 	}
-	a.unlabeled = false
+	a.unlabeled, a.inspected = false, instant{}
 	return nil
 }
 

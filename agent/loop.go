@@ -29,6 +29,9 @@ func (a *Agent) loop(ctx context.Context, once bool) error {
 			return nil
 		}
 		t, wait := a.next(now)
+		if wait > 0 && now.mono != a.inspected.mono && a.look(ctx, now) {
+			continue // what is wrong with the outputs is mended before the sleep
+		}
 		if wait > 0 {
 			a.sleep(ctx, a.untilExpiry(now, wait))
 			continue
@@ -74,12 +77,29 @@ func (a *Agent) follow() {
 // inspectPause is how long what was seen of the outputs counts: the steps of one turn of events look once.
 const inspectPause = time.Second
 
-// inspect looks at the outputs of the app's key.
+// inspect looks at the outputs of the app's key, unless it has just done so.
 func (a *Agent) inspect(ctx context.Context, now instant) {
-	if a.current == nil || !a.inspected.isZero() && now.mono-a.inspected.mono < inspectPause {
-		return
+	if a.inspected.isZero() || now.mono-a.inspected.mono >= inspectPause {
+		a.look(ctx, now)
 	}
+}
+
+// look looks at the outputs of the app's key, and reports whether they are in another condition than before.
+func (a *Agent) look(ctx context.Context, now instant) (changed bool) {
+	if a.shown {
+		a.shown = a.showsSuccessor(ctx) // it may be given up, or somebody removes the file
+	}
+	if a.current == nil {
+		return false
+	}
+	before := a.damage
 	a.damage, a.inspected = a.cfg.Publisher.Inspect(ctx, a.publication(a.current)), now
+	return (before == nil) != (a.damage == nil)
+}
+
+// showsSuccessor reports whether the app reads the successor already.
+func (a *Agent) showsSuccessor(ctx context.Context) bool {
+	return a.successor != nil && a.cfg.Publisher.Inspect(ctx, a.publication(a.successor)) == nil
 }
 
 // noteAcknowledged writes down who was told.

@@ -69,7 +69,7 @@ func (a *Agent) noteLongLife(now instant) {
 // holdBack waits until a start that found nothing to adopt may mint: what the starts before it have sent and minted
 // counts as if it were one process. It does not count towards the time for Init.
 func (a *Agent) holdBack(stop context.Context) {
-	if a.current != nil || a.shown {
+	if a.current != nil || a.showsSuccessor(stop) {
 		return
 	}
 	row := a.journal.Mints

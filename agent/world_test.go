@@ -52,6 +52,8 @@ type world struct {
 	advise   func(error) string
 	issuer   func(agent.Issuer) agent.Issuer // nil: as it is
 	around   func(agent.Publisher, agent.Store) (agent.Publisher, agent.Store)
+	announce func(p key.Publication, news bool)
+	proven   time.Time
 	client   string      // what the server knows it as
 	crowded  *memoryFile // one of many agents: what it publishes stays in memory, and nothing is logged
 }
@@ -187,6 +189,8 @@ func (w *world) begin(work func(a *agent.Agent, stop, kill context.Context) erro
 		KeepOnExit:      w.keep,
 		Log:             log,
 		Advise:          w.advise,
+		Announce:        w.announce,
+		Proven:          w.proven,
 		Wall:            w.wall,
 		Random:          w.random,
 	})

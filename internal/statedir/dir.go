@@ -22,6 +22,7 @@ type Dir struct {
 	renewed      func() // told of another directory at the path
 	renewals     int    // how often there was one
 	following    sync.Mutex
+	closed       bool    // nothing is made anew any more
 	signed       Process // see Sign
 }
 
@@ -150,6 +151,12 @@ func (s *Dir) Replace(name string, data []byte, mode fs.FileMode) error {
 func (s *Dir) Follow() (renewals int, err error) {
 	s.following.Lock()
 	defer s.following.Unlock()
+	s.mu.Lock()
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
+		return 0, os.ErrClosed
+	}
 	if s.current().Moved() {
 		err = s.renew()
 	}
@@ -194,6 +201,7 @@ func (s *Dir) renew() error {
 func (s *Dir) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.closed = true
 	var err error
 	if s.lock != nil {
 		err = s.lock.Close()

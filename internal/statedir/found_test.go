@@ -85,3 +85,45 @@ func TestLookSaysThatALinkIsNotADirectory(t *testing.T) {
 		t.Errorf("%v; %v", looked, opened)
 	}
 }
+
+// TestAClosedDirectoryIsNotMadeAnew by a note that comes late, nor one that was vacated.
+func TestAClosedDirectoryIsNotMadeAnew(t *testing.T) {
+	nothing := func([]byte) bool { return false }
+	for name, end := range map[string]func(*Dir) error{
+		"closed":  func(s *Dir) error { return errors.Join(s.Close(), os.RemoveAll(s.Path())) },
+		"vacated": func(s *Dir) error { return s.Vacate(nothing, nothing) },
+	} {
+		path := inMemory(t)
+		s := locked(t, path)
+		if err := end(s); err != nil {
+			t.Fatal(name, err)
+		}
+		if err := s.File("note.json").Save([]byte("late")); err == nil {
+			t.Error(name, "it was saved")
+		}
+		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Error(name, "the directory is there again:", err)
+		}
+	}
+}
+
+// TestAJournalGoesOnInAnotherDirectory where nothing locks, although an older one lies there.
+func TestAJournalGoesOnInAnotherDirectory(t *testing.T) {
+	path := inMemory(t)
+	s := locked(t, path)
+	s.unlockable = errors.New("no locks here")
+	j := s.Journal("")
+	if err := j.Save(context.Background(), always("first")); err != nil {
+		t.Fatal(err)
+	}
+	replaced(t, path)
+	put(t, filepath.Join(path, "journal.json"), "of long ago")
+	if _, err := s.Follow(); err != nil {
+		t.Fatal(err)
+	}
+	s.unlockable = errors.New("no locks here either")
+	if err := j.Save(context.Background(), always("second")); err != nil {
+		t.Error(err)
+	}
+	holds(t, filepath.Join(path, "journal.json"), "second")
+}

@@ -52,6 +52,7 @@ type Journal struct {
 	mu       sync.Mutex
 	renewals int               // of the directory, that the journal has followed
 	last     [sha256.Size]byte // what was loaded or saved last; zero: nothing
+	tried    [sha256.Size]byte // what was to be saved last: a failure may come after its effect
 }
 
 // Journal returns the journal of a slot, which need not exist. A slot tells several agents of one directory apart; the
@@ -100,15 +101,17 @@ func (j *Journal) save(encode func(secrets bool) ([]byte, error)) error {
 		return err
 	}
 	name := journalName(j.slot)
-	if j.dir.Unlockable() != nil {
-		if now, err := dir.ReadOwn(name, maxJournal); err == nil && sha256.Sum256(now) != j.last {
+	if j.dir.Unlockable() != nil && renewals == j.renewals { // in another directory lies what was written elsewhere
+		now, err := dir.ReadOwn(name, maxJournal)
+		if sum := sha256.Sum256(now); err == nil && sum != j.last && sum != j.tried {
 			return fmt.Errorf("another process has written %s since, and nothing locks it", filepath.Join(dir.Path(), name))
 		}
 	}
+	j.tried = sha256.Sum256(data)
 	if err := dir.Replace(name, data, 0o600, rootdir.Keep); err != nil {
 		return err
 	}
-	j.last, j.renewals = sha256.Sum256(data), renewals
+	j.last, j.renewals = j.tried, renewals
 	return nil
 }
 

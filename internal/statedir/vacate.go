@@ -40,6 +40,9 @@ func (s *Dir) Vacate(journalMatters, fileMatters func(data []byte) bool) error {
 			return errors.Join(fmt.Errorf("%s matters to the next start", name), s.remove(journals))
 		}
 	}
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
 	if err := s.remove(slices.Concat(others, journals, []string{lockFile})); err != nil {
 		return err
 	}
