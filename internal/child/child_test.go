@@ -102,8 +102,8 @@ func newTrial(t *testing.T, cfg Config, script string) *trial {
 
 // endChildren kills all children of this process, and what they leave to it.
 func endChildren() {
-	for children := new(Reaper); len(children.Strays()) > 0; time.Sleep(5 * time.Millisecond) {
-		for _, pid := range children.Strays() {
+	for began := time.Now(); len(new(Reaper).Strays()) > 0 && time.Since(began) < patience; time.Sleep(5 * time.Millisecond) {
+		for _, pid := range new(Reaper).Strays() {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}
@@ -330,16 +330,18 @@ func TestWhatCannotBeStartedIsNamed(t *testing.T) {
 	}
 }
 
-// recorder is a script that writes down the signals it gets, but for the one that lets it go on, and ends when told to.
-func recorder(file string) string {
+// recorder is a script that writes down the signals it gets, but for the one that lets it go on. When it is told to end it
+// does something else before.
+func recorder(file, last string) string {
 	return `for s in HUP QUIT USR1 USR2 ALRM WINCH; do trap "echo $s >>` + file + `" $s; done
-		trap "echo TERM >>` + file + `; exit 3" TERM
+		trap "echo TERM >>` + file + "; " + last + `; exit 3" TERM
 		echo ready >>` + file + `; while :; do sleep 0.02; done`
 }
 
-// TestSignalsArePassedToTheCommandAlone and the one to end with, to all that it started.
+// TestSignalsArePassedToTheCommandAlone and the one to end with, to all that it started: a command may wait for that.
 func TestSignalsArePassedToTheCommandAlone(t *testing.T) {
-	x := newTrial(t, Config{}, "("+recorder("child")+") & until [ -s child ]; do sleep 0.02; done\n"+recorder("command"))
+	x := newTrial(t, Config{}, "("+recorder("child", ":")+") & until [ -s child ]; do sleep 0.02; done\n"+
+		recorder("command", "until grep -q TERM child; do sleep 0.02; done"))
 	x.run()
 	want := "ready"
 	x.wrote("command", want)
@@ -381,7 +383,7 @@ func TestWhatIsIgnoredStaysIgnored(t *testing.T) {
 
 // TestTheKeysOfATerminalAreNotPassedOn because the command has got them from there. Others are.
 func TestTheKeysOfATerminalAreNotPassedOn(t *testing.T) {
-	x := newTrial(t, Config{}, "trap 'echo INT >>seen' INT; trap 'echo CONT >>seen' CONT\n"+recorder("seen"))
+	x := newTrial(t, Config{}, "trap 'echo INT >>seen' INT; trap 'echo CONT >>seen' CONT\n"+recorder("seen", ":"))
 	x.terminal = true
 	x.run()
 	x.wrote("seen", "ready")

@@ -12,7 +12,8 @@ import (
 // files.
 const deaf = "trap '' TERM INT; sleep 60 & echo $! >child; echo $$ >command; while :; do sleep 0.02; done"
 
-// TestTheEndBeginsOnce whoever wants it, and how the command ends is its own choice.
+// TestTheEndBeginsOnce for whatever reason, and how the command ends is its own choice. After that it is not started again,
+// and nothing waits for the time to kill it.
 func TestTheEndBeginsOnce(t *testing.T) {
 	for name, ask := range map[string]func(x *trial){
 		"stop":    func(x *trial) { x.stop() },
@@ -29,13 +30,16 @@ func TestTheEndBeginsOnce(t *testing.T) {
 			asked := strings.TrimPrefix(strings.ReplaceAll(name, "stop", "SIGTERM"), "SIG")
 			x.wrote("asked", asked)
 			x.stop()
-			x.Vars([]string{"N=2"}) // it is not started again, either
+			x.Vars([]string{"N=2"})
 			eventually(t, "that the variables are taken", func() bool { return len(x.vars) == 0 })
 			touch(t, "may-end")
 			x.wantCode(3)
 			x.wantEnds(1, true)
 			if got := words("asked"); got != asked {
 				t.Errorf("it was asked to end with %s", got)
+			}
+			if x.current.kill.Stop() {
+				t.Error("it would be killed")
 			}
 			if got := strings.Count(x.log.String(), "started the command"); got != 1 {
 				t.Errorf("started %d times", got)

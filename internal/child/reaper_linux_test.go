@@ -125,6 +125,11 @@ func TestStraysAreAliveAndNobodyElses(t *testing.T) {
 func TestAZombieIsNoStray(t *testing.T) {
 	r := NewReaper(true)
 	r.Stop()
+	select {
+	case <-r.ended:
+	default:
+		t.Error("the work goes on")
+	}
 	cmd := exec.Command("true")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -221,7 +226,6 @@ func TestASessionOfItsOwnSavesNoProcess(t *testing.T) {
 			name:      "it cannot be asked",
 			script:    "trap '' TERM",
 			killAfter: 100 * time.Millisecond,
-			stop:      true,
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -252,6 +256,21 @@ func TestASessionOfItsOwnSavesNoProcess(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestARestartEndsASessionOfItsOwn between the one command and the next, and not while the first may need it.
+func TestARestartEndsASessionOfItsOwn(t *testing.T) {
+	script := filepath.Join(t.TempDir(), "script")
+	text := "trap 'echo session$N >>seen; exit' TERM; echo >ready; while :; do sleep 0.02; done"
+	if err := os.WriteFile(script, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	x := newTrial(t, Config{Restart: true}, "(setsid sh "+script+` &) ; until [ -e ready ]; do sleep 0.02; done; rm ready
+		trap 'sleep 0.1; echo end$N >>seen; exit' TERM; echo start$N >>seen; while :; do sleep 0.02; done`)
+	x.run("N=1")
+	x.wrote("seen", "start1")
+	x.Vars([]string{"N=2"})
+	x.wrote("seen", "start1 end1 session1 start2")
 }
 
 // TestWithoutAReaperASessionOfItsOwnIsNotOurs but somebody else's, as the process is.

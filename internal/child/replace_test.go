@@ -10,7 +10,7 @@ import (
 // TestOtherVariablesRestartTheCommand when all that the one before has started is at its end. Nobody has asked for the
 // end, then.
 func TestOtherVariablesRestartTheCommand(t *testing.T) {
-	rest := "(trap 'sleep 0.2; echo rest$N >>seen; exit' TERM; echo >ready; while :; do sleep 0.02; done) &"
+	rest := `(trap 'trap "" TERM; sleep 0.2; echo rest$N >>seen; exit' TERM; echo >ready; while :; do sleep 0.02; done) &`
 	x := newTrial(t, Config{Restart: true}, rest+` until [ -e ready ]; do sleep 0.02; done; rm ready
 		trap 'echo end$N >>seen; exit 8' TERM; echo start$N >>seen; while :; do sleep 0.02; done`)
 	x.run("N=1")
@@ -53,7 +53,7 @@ func TestWhatHappensWithoutARestart(t *testing.T) {
 		{"nothing", Config{}, "still has the old one in its environment", "ready TERM"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			x := newTrial(t, c.cfg, recorder("seen"))
+			x := newTrial(t, c.cfg, recorder("seen", ":"))
 			x.run()
 			x.wrote("seen", "ready")
 			x.Vars([]string{"N=2"})

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -39,7 +38,7 @@ func openTerminal(t *testing.T) (master, slave *os.File) {
 
 // TestWhoHasATerminal starts supervisors that lead a session, with and without a terminal, and looks at the process group
 // of their command: on a terminal it is the supervisor's, so that the keys reach both, and else its own. PID 1 has no
-// shell above it: its command has the terminal for itself, and signals are passed on to it.
+// shell above it: its command has the terminal for itself, and signals are passed on to it. All of them reap orphans.
 func TestWhoHasATerminal(t *testing.T) {
 	const (
 		command = `interrupted() { echo interrupted >>seen; exit 5; }
@@ -48,12 +47,12 @@ func TestWhoHasATerminal(t *testing.T) {
 			[ $group = $pid ] && echo own >>seen || echo shared >>seen
 			[ $group = $foreground ] && echo foreground >>seen || echo background >>seen
 			(sleep 0.01 & echo $! >orphan)
-			for i in 1 2 3 4 5 6 7 8 9 10; do kill -0 $(cat orphan) || break; sleep 0.1; done 2>errors
-			kill -0 $(cat orphan) 2>>errors && echo zombie >>seen || echo reaped >>seen
+			i=0; while kill -0 $(cat orphan) 2>errors && [ $i -lt 500 ]; do i=$((i+1)); sleep 0.02; done
+			[ $i -lt 500 ] && echo reaped >>seen || echo zombie >>seen
 			echo ready >>seen
 			read line && echo $line >>seen; exit 4`
-		type_ = "typed\n"
-		ctrlC = "\x03"
+		typed     = "typed\n"
+		interrupt = "\x03" // control and C
 	)
 	for _, c := range []struct {
 		name       string
@@ -67,20 +66,20 @@ func TestWhoHasATerminal(t *testing.T) {
 	}{
 		{
 			name: "a terminal",
-			keys: type_,
+			keys: typed,
 			want: "shared foreground reaped ready typed",
 			code: 4,
 		},
 		{
 			name: "a key that interrupts",
-			keys: ctrlC,
+			keys: interrupt,
 			want: "shared foreground reaped ready interrupted",
 			code: 5,
 		},
 		{
 			name:  "a terminal as standard input, without /dev",
 			mount: "-t tmpfs none /dev",
-			keys:  type_,
+			keys:  typed,
 			want:  "shared foreground reaped ready typed",
 			code:  4,
 		},
@@ -95,7 +94,7 @@ func TestWhoHasATerminal(t *testing.T) {
 			name:  "PID 1 on a terminal",
 			mount: "-t proc proc /proc",
 			pid1:  true,
-			keys:  type_,
+			keys:  typed,
 			want:  "own foreground reaped ready typed",
 			code:  4,
 		},
@@ -207,14 +206,32 @@ func TestOnlyATerminalIsOne(t *testing.T) {
 	}
 }
 
-// TestAShellHasWhatACommandOnATerminalLeavesBehind so it is not ended.
+// TestAShellHasWhatACommandOnATerminalLeavesBehind so it is not ended, be it that the command ends by itself or that it is
+// told to.
 func TestAShellHasWhatACommandOnATerminalLeavesBehind(t *testing.T) {
-	x := newTrial(t, Config{KillAfter: time.Millisecond}, "sleep 60 & echo $! >left; exit 4")
-	x.terminal = true
-	x.run()
-	x.wantCode(4)
-	x.wantEnds(0, false)
-	if left := number(t, "left"); !slices.Contains(x.cfg.Reaper.Strays(), left) {
-		t.Error("it was ended")
+	for _, stop := range []bool{false, true} {
+		t.Run(fmt.Sprint("told ", stop), func(t *testing.T) {
+			x := newTrial(t, Config{}, "sleep 60 & trap 'exit 4' TERM; echo $! >left; until [ -e may-end ]; do sleep 0.02; done; exit 4")
+			x.terminal = true
+			x.run()
+			eventually(t, "a start", func() bool { return words("left") != "" })
+			ends := int32(0)
+			if stop {
+				x.stop()
+				ends = 1
+			} else {
+				touch(t, "may-end")
+			}
+			x.wantCode(4)
+			x.wantEnds(ends, stop)
+			x.cfg.Reaper.Stop()
+			x.cfg.Reaper = nil
+			left := number(t, "left")
+			_ = syscall.Kill(left, syscall.SIGKILL)
+			var status syscall.WaitStatus
+			if _, err := syscall.Wait4(left, &status, 0, nil); err != nil || status.Signal() != syscall.SIGKILL {
+				t.Errorf("it was ended before: %v, %v", status.Signal(), err)
+			}
+		})
 	}
 }
