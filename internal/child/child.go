@@ -85,7 +85,7 @@ func (s *Supervisor) Run(stop context.Context, onEnd func()) (code int, err erro
 	for {
 		select {
 		case vars := <-s.vars:
-			if err := s.take(vars); err != nil {
+			if err := s.take(stop, vars); err != nil {
 				return 0, err
 			}
 		case sig := <-s.caught:
@@ -135,7 +135,7 @@ func (s *Supervisor) ended() <-chan struct{} {
 }
 
 // take starts the command with its variables, or brings them to it.
-func (s *Supervisor) take(vars []string) error {
+func (s *Supervisor) take(stop context.Context, vars []string) error {
 	switch {
 	case s.ending:
 		return nil
@@ -145,7 +145,7 @@ func (s *Supervisor) take(vars []string) error {
 		return s.start(vars)
 	case s.cfg.Restart:
 		s.cfg.Log.Info("restarting the command: another key takes over")
-		if s.replace(); s.ending {
+		if s.replace(stop); s.ending {
 			return nil
 		}
 		return s.start(vars)
@@ -172,7 +172,7 @@ func (s *Supervisor) start(vars []string) error {
 		return fmt.Errorf("start %s: %w", s.cfg.Args[0], startError(err))
 	}
 	p := &process{cmd: cmd, done: make(chan struct{}), strays: map[int]bool{}}
-	s.current = p
+	s.current, s.stopped = p, false
 	s.cfg.Log.Info("started the command", "command", s.cfg.Args[0], "pid", cmd.Process.Pid)
 	go func() { _ = s.cfg.Reaper.Wait(cmd); close(p.done) }()
 	return nil
@@ -202,8 +202,8 @@ func (s *Supervisor) signal(sig syscall.Signal) (end bool) {
 	if s.current == nil {
 		return final
 	}
-	if s.terminal && (sig == syscall.SIGINT || sig == syscall.SIGQUIT || sig == syscall.SIGWINCH || sig == syscall.SIGCONT) {
-		return false // the terminal has sent it to the command as well; what it means is the command's choice
+	if s.fromTerminal(sig) {
+		return false // what it means is the command's choice
 	}
 	switch {
 	case sig != syscall.SIGTERM && sig != syscall.SIGINT:
@@ -218,16 +218,35 @@ func (s *Supervisor) signal(sig syscall.Signal) (end bool) {
 	return false
 }
 
-// replace ends the command so that another start can follow. Signals are passed on meanwhile.
-func (s *Supervisor) replace() {
+// fromTerminal reports whether the terminal has sent a signal to the command as well.
+func (s *Supervisor) fromTerminal(sig syscall.Signal) bool {
+	return s.terminal && (sig == syscall.SIGINT || sig == syscall.SIGQUIT || sig == syscall.SIGWINCH || sig == syscall.SIGCONT)
+}
+
+// replace ends the command so that another start can follow, unless stop comes first. Signals are passed on meanwhile.
+func (s *Supervisor) replace(stop context.Context) {
 	p := s.current
 	s.ask(p, syscall.SIGTERM)
-	s.await(p, func(sig syscall.Signal) { s.duringReplacement(sig) })
+	s.await(p, s.duringReplacement, stop.Done(), func() {
+		if !s.ending {
+			s.notAgain()
+			s.cfg.Log.Info("stopping the command instead of restarting it")
+		}
+	})
+}
+
+// notAgain makes the end of the command that is being replaced the last one.
+func (s *Supervisor) notAgain() {
+	s.ending, s.told, s.asked = true, true, time.Now()
+	s.onEnd()
 }
 
 // duringReplacement is signal while the command is on its way out: it is only not started again.
 func (s *Supervisor) duringReplacement(sig syscall.Signal) {
-	if sig == syscall.SIGTERM || sig == syscall.SIGINT && !s.terminal {
+	if s.fromTerminal(sig) {
+		return
+	}
+	if sig == syscall.SIGTERM || sig == syscall.SIGINT {
 		switch {
 		case s.ending && time.Since(s.asked) < echo:
 			return
@@ -235,8 +254,7 @@ func (s *Supervisor) duringReplacement(sig syscall.Signal) {
 			s.force(s.current)
 			return
 		}
-		s.ending, s.told, s.asked = true, true, time.Now()
-		s.onEnd()
+		s.notAgain()
 		defer s.cfg.Log.Info("stopping the command instead of restarting it", "signal", sig.String())
 	}
 	s.send(sig)

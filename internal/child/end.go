@@ -38,7 +38,7 @@ func (s *Supervisor) outlive(p *process) {
 		if (sig == syscall.SIGTERM || sig == syscall.SIGINT) && time.Since(s.asked) >= echo {
 			s.force(p)
 		}
-	})
+	}, nil, nil)
 }
 
 const (
@@ -50,8 +50,9 @@ const (
 	echo = 100 * time.Millisecond
 )
 
-// await waits for the end of a command and of all that it started, and hands signals on meanwhile.
-func (s *Supervisor) await(p *process, pass func(syscall.Signal)) {
+// await waits for the end of a command and of all that it started, and hands signals on meanwhile. It calls onStop once
+// when stop is closed, which may be nil.
+func (s *Supervisor) await(p *process, pass func(syscall.Signal), stop <-chan struct{}, onStop func()) {
 	defer p.settle()
 	poll := time.NewTicker(lingering)
 	defer poll.Stop()
@@ -60,6 +61,9 @@ func (s *Supervisor) await(p *process, pass func(syscall.Signal)) {
 		select {
 		case sig := <-s.caught:
 			pass(sig.(syscall.Signal))
+		case <-stop:
+			stop = nil
+			onStop()
 		case <-poll.C:
 			switch { // they are ours only since their parents have ended
 			case p.forced.Load():
@@ -86,6 +90,9 @@ func (s *Supervisor) signalStrays(p *process, sig syscall.Signal) {
 		return
 	}
 	for _, pid := range s.cfg.Reaper.Strays() {
+		if group, err := syscall.Getpgid(pid); err == nil && group == p.cmd.Process.Pid {
+			continue // it got the group's signal
+		}
 		if sig == syscall.SIGKILL || !p.strays[pid] {
 			p.strays[pid] = true
 			_ = syscall.Kill(pid, sig)

@@ -73,11 +73,11 @@ func TestWhatHappensWithoutARestart(t *testing.T) {
 // TestACommandThatHasEndedIsNotRestarted also when its variables change before that is noticed.
 func TestACommandThatHasEndedIsNotRestarted(t *testing.T) {
 	x := newTrial(t, Config{Restart: true}, "echo start >>seen")
-	if err := x.take(nil); err != nil {
+	if err := x.take(x.ctx, nil); err != nil {
 		t.Fatal(err)
 	}
 	wait(t, "the end of the command", x.current.done)
-	if err := x.take([]string{"N=2"}); err != nil {
+	if err := x.take(x.ctx, []string{"N=2"}); err != nil {
 		t.Fatal(err)
 	}
 	wait(t, "the end of the command", x.current.done)

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -52,6 +53,9 @@ func (h *HTTP) Tell(ctx context.Context, e Event) error {
 	if err != nil {
 		if u, ok := errors.AsType[*url.Error](err); ok {
 			err = u.Err // without the URL
+		}
+		if strings.Contains(err.Error(), "Location") { // which may repeat the URL
+			return errors.New("the answer redirects to what is not a URL")
 		}
 		return err
 	}

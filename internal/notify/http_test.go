@@ -168,3 +168,20 @@ func TestNothingTellsWhatIsSecretInAURL(t *testing.T) {
 		t.Errorf("its name is %q", got)
 	}
 }
+
+// TestARedirectThatIsNoURLShowsNothing repeats the path, which may be a secret, in a form that cannot be parsed.
+func TestARedirectThatIsNoURLShowsNothing(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Location", r.URL.Path+"%zz")
+		w.WriteHeader(http.StatusFound)
+	}))
+	defer server.Close()
+	u, err := url.Parse(server.URL + "/s3cret-path")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = (&HTTP{Method: http.MethodPost, URL: u}).Tell(t.Context(), Event{Generation: 1})
+	if err == nil || strings.Contains(err.Error(), "s3cret") {
+		t.Errorf("got %v", err)
+	}
+}

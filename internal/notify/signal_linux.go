@@ -70,6 +70,9 @@ func (s *Signal) matches(pid int) bool {
 	if err != nil || int(info.Sys().(*syscall.Stat_t).Uid) != os.Getuid() {
 		return false
 	}
+	if state := fieldsOf(pid); len(state) == 0 || state[0] == "Z" || state[0] == "X" {
+		return false // it has ended, and nobody would get the signal
+	}
 	comm, _ := os.ReadFile(dir + "comm")
 	line, _ := os.ReadFile(dir + "cmdline")
 	first, _, _ := bytes.Cut(line, []byte{0})
@@ -78,9 +81,14 @@ func (s *Signal) matches(pid int) bool {
 	return slices.Contains([]string{strings.TrimSpace(string(comm)), filepath.Base(string(first)), word}, s.Process)
 }
 
-func parentOf(pid int) int {
+// fieldsOf are what /proc/PID/stat says after the process's name, which may hold anything: its state, its parent.
+func fieldsOf(pid int) []string {
 	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])) // the name before may hold anything
+	return strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+}
+
+func parentOf(pid int) int {
+	fields := fieldsOf(pid)
 	if len(fields) < 2 {
 		return 0
 	}

@@ -307,3 +307,24 @@ func TestASignalIsNamedWithItsProcess(t *testing.T) {
 		t.Errorf("its name is %q", got)
 	}
 }
+
+// TestAProcessThatHasEndedIsNotTold although nobody has waited for it yet: it cannot hear anything.
+func TestAProcessThatHasEndedIsNotTold(t *testing.T) {
+	cmd := exec.Command("sh", "-c", "exit 0")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Wait() }()
+	s := &Signal{Signal: syscall.SIGHUP, Process: "sh"}
+	for began := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		if state := fieldsOf(cmd.Process.Pid); len(state) > 0 && state[0] == "Z" {
+			break
+		}
+		if time.Since(began) > 10*time.Second {
+			t.Fatal("it does not end")
+		}
+	}
+	if s.matches(cmd.Process.Pid) {
+		t.Error("it counts as a process that can be told")
+	}
+}
