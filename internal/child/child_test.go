@@ -281,7 +281,7 @@ func TestTheCommandHasTheNewestVariables(t *testing.T) {
 	}
 }
 
-// TestAStopBeforeTheStart is no failure: nothing was started that could have failed.
+// TestAStopBeforeTheStart is not a failure: nothing was started that could have failed.
 func TestAStopBeforeTheStart(t *testing.T) {
 	x := newTrial(t, Config{}, "exit 1")
 	x.stop()

@@ -64,7 +64,7 @@ func TestACredentialHasTwoNames(t *testing.T) {
 		"INJECTOR_PASSWORD and BALENA_PASSWORD_FILE are both set: keep one")
 }
 
-// TestACredentialsFileIsReadEachTime so that another password needs no restart. Its line end is no part of it. Nor does
+// TestACredentialsFileIsReadEachTime so that another password needs no restart. Its line end is not part of it. Nor does
 // an error show what is in the file.
 func TestACredentialsFileIsReadEachTime(t *testing.T) {
 	path := written(t, "first\r\n")

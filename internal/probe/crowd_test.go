@@ -23,7 +23,7 @@ func (p *pipes) crowd(t *testing.T, n int) []net.Conn {
 	return all
 }
 
-// open tells whether the server has not closed a connection.
+// open reports whether the server has not closed a connection.
 func open(conn net.Conn) bool {
 	_ = conn.SetReadDeadline(time.Now().Add(time.Millisecond))
 	_, err := conn.Read(make([]byte, 1))
@@ -108,7 +108,7 @@ func TestWhereAllHaveAskedTheLatestIsTurnedAway(t *testing.T) {
 	})
 }
 
-// TestOneListenersCrowdIsNotTheOthers as the owner must be answered whoever comes over TCP.
+// TestOneListenersCrowdIsNotTheOthers as the owner must be answered however many come over TCP.
 func TestOneListenersCrowdIsNotTheOthers(t *testing.T) {
 	inMemory(t, slow(), func(t *testing.T, owner, everybody *pipes) {
 		mine := owner.crowd(t, 1)[0]

@@ -260,7 +260,7 @@ func TestAskReportTellsAll(t *testing.T) {
 	}
 }
 
-// TestServeEndsWhenItIsTold at once, whoever is connected, and when a listener fails.
+// TestServeEndsWhenItIsTold at once, however many are connected, and when a listener fails.
 func TestServeEndsWhenItIsTold(t *testing.T) {
 	s := &Server{Alive: func() bool { return true }}
 	dir := t.TempDir()
@@ -414,7 +414,7 @@ func TestTheSocketIsInTheOpenDirectory(t *testing.T) {
 	}
 }
 
-// TestAPathThatIsTooLongForASocket is no trouble to who makes it and who asks there.
+// TestAPathThatIsTooLongForASocket troubles neither the one that makes it nor those that ask there.
 func TestAPathThatIsTooLongForASocket(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), strings.Repeat("long", 40))
 	if err := os.Mkdir(dir, 0o700); err != nil {

@@ -73,7 +73,7 @@ func check(dir *rootdir.Dir, link fs.FileInfo) (memory bool, err error) {
 		return false, fmt.Errorf("the state directory %s was replaced while it was opened", path)
 	case ok && int(stat.Uid) != os.Getuid():
 		return false, notOurs(path, stat.Uid)
-	case info.Mode().Perm()&0o077 != 0: // the setgid bit that a Kubernetes fsGroup sets is no harm
+	case info.Mode().Perm()&0o077 != 0: // the setgid bit that a Kubernetes fsGroup sets does no harm
 		return false, fmt.Errorf("the state directory %s is open to others (mode %04o): give a directory of its own, or "+
 			"chmod 0700 it if it is one", path, info.Mode().Perm())
 	}

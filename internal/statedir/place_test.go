@@ -42,7 +42,7 @@ func onDisk(t *testing.T) string {
 	return filepath.Join(dir, "state")
 }
 
-// lost tells whether what lies there is lost when the machine stops.
+// lost reports whether what lies there is lost when the machine stops.
 func lost(t *testing.T, dir string) bool {
 	t.Helper()
 	var stat syscall.Statfs_t
