@@ -157,7 +157,11 @@ func buildToCrash(t *testing.T) string {
 // buildReleased builds the binary as it is released, without the race detector.
 func buildReleased(t *testing.T) string {
 	t.Helper()
-	return buildWith(t, "")
+	binary := buildWith(t, "")
+	if info, err := os.Stat(binary); err != nil || info.Size() > 10_500_000 {
+		t.Errorf("the binary has %d bytes, want at most 10.5 MB (%v)", info.Size(), err)
+	}
+	return binary
 }
 
 // buildWith builds the released binary with further tags.
