@@ -7,7 +7,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -101,27 +100,20 @@ func build(to, tags string) error {
 
 // measureStart compares init with a bare program: the time from the start to the file, and what both take of a processor.
 func measureStart(binary, dir string) error {
-	server := balenatest.New(balenatest.Options{})
-	srv := httptest.NewServer(server)
-	defer srv.Close()
-	self, err := os.Executable()
+	p, err := newPlace(filepath.Join(dir, "start"))
 	if err != nil {
 		return err
 	}
-	output := filepath.Join(dir, "start", "token")
-	if err := os.Mkdir(filepath.Dir(output), 0o700); err != nil {
-		return err
-	}
-	env := environment(server, srv.URL, output)
+	defer p.close()
 	var files, cpu [2][]time.Duration
 	for range runs {
-		for i, args := range [][]string{{binary, "init"}, {self, "bare"}} {
-			took, used, err := timeStart(args, env, output)
+		for i, args := range [][]string{{binary, "init"}, {p.self, "bare"}} {
+			took, used, err := timeStart(args, p.env, p.output)
 			if err != nil {
 				return err
 			}
 			files[i], cpu[i] = append(files[i], took), append(cpu[i], used)
-			if err := os.RemoveAll(filepath.Join(filepath.Dir(output), ".injector")); err != nil {
+			if err := os.RemoveAll(filepath.Join(filepath.Dir(p.output), ".injector")); err != nil {
 				return err
 			}
 		}

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,22 +19,15 @@ const (
 
 // measureStop compares the time from SIGTERM to a dead key and to the exit with that of a bare program.
 func measureStop(binary, dir string) error {
-	server := balenatest.New(balenatest.Options{})
-	srv := httptest.NewServer(server)
-	defer srv.Close()
-	self, err := os.Executable()
+	p, err := newPlace(filepath.Join(dir, "stop"))
 	if err != nil {
 		return err
 	}
-	output := filepath.Join(dir, "stop", "token")
-	if err := os.Mkdir(filepath.Dir(output), 0o700); err != nil {
-		return err
-	}
-	env := environment(server, srv.URL, output)
+	defer p.close()
 	var dead, end [2][]time.Duration
 	for range runs {
-		for i, args := range [][]string{{binary, "run"}, {self, "bare-life"}} {
-			a, b, err := timeStop(server, args, env, output)
+		for i, args := range [][]string{{binary, "run"}, {p.self, "bare-life"}} {
+			a, b, err := timeStop(p.server, args, p.env, p.output)
 			if err != nil {
 				return err
 			}
