@@ -116,8 +116,7 @@ func adviseCause(env config.Environ, e *balena.Error) string {
 		return "mend the variable or file that is named: a file is read again as soon as it changes"
 	case balena.Untrusted:
 		return "set INJECTOR_CA_FILE to the certificate of the authority that has signed the server's (openBalena's is its " +
-			"root CA), " +
-			"or mount the system's certificates if this image has none at /etc/ssl/certs"
+			"root CA), or mount the system's certificates if this image has none at /etc/ssl/certs"
 	case balena.OtherName:
 		return "give BALENA_API_URL the host name that the certificate is for"
 	case balena.ClockOrDates:

@@ -104,10 +104,11 @@ func (a *App) proveOutputs() error {
 	var errs []error
 	for _, k := range a.keepers {
 		err := at(outputVariables, k.files.Prove(context.Background()))
-		if k.proven = time.Now(); err != nil {
-			k.proven = time.Time{}
+		if err != nil {
 			errs = append(errs, k.named(err))
+			continue
 		}
+		k.proven = time.Now()
 	}
 	if len(errs) < len(a.keepers) {
 		return nil
