@@ -109,6 +109,9 @@ type Agent struct {
 	status       atomic.Pointer[snapshot]
 	beat         atomic.Int64 // when the loop last turned, on the monotonic clock
 	counters     counters
+
+	lastSuccess time.Time        // of a step that asks the server, by the local clock
+	failures    map[string]int64 // of each step; a snapshot may have it, so it is replaced, not changed
 }
 
 // pace spaces out mints that nobody planned.

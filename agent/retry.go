@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -69,6 +70,9 @@ func (a *Agent) struggling() bool {
 func (a *Agent) note(ctx context.Context, s step, began instant, err error) {
 	old := a.steps[s]
 	if err == nil {
+		if s.kind.asksServer() {
+			a.lastSuccess = a.clock.now().wall
+		}
 		if old != nil && old.failures > 0 && !a.foundDead(s.kind) {
 			a.log.Info("recovered: could "+string(s.kind), "after_failures", old.failures, "after", a.since(old.since))
 		}
@@ -102,6 +106,7 @@ func (a *Agent) note(ctx context.Context, s step, began instant, err error) {
 	}
 	first := old.failures == 0 || old.class != class
 	old.failures++
+	a.count(s.kind)
 	old.class, old.err = class, err
 	tries := old.failures
 	u := a.cfg.Random()
@@ -157,10 +162,30 @@ func (a *Agent) rest(k kind, err error) {
 		a.steps[s] = row
 	}
 	row.failures++
+	a.count(k)
 	row.class, row.err, row.last = key.Wrong, err, a.clock.now().mono
 	pause := retryPause(row.failures, retryCap(a.cfg.Times.TTL, false), a.cfg.Random())
 	row.asked = row.last + pause
 	a.logFailure(s, err, pause, row.failures == 1)
+}
+
+// count counts a failure. Snapshots have the map that was current when they were made.
+func (a *Agent) count(k kind) {
+	failures := maps.Clone(a.failures)
+	if failures == nil {
+		failures = map[string]int64{}
+	}
+	failures[string(k)]++
+	a.failures = failures
+}
+
+// asksServer reports whether a step that succeeds has had an answer of the server.
+func (k kind) asksServer() bool {
+	switch k {
+	case publishKey, repairOutputs, labelOutputs, rewriteJournal:
+		return false
+	}
+	return true
 }
 
 func (a *Agent) since(i instant) time.Duration {

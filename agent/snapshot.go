@@ -30,6 +30,7 @@ func (a *Agent) publishStatus(phase string) {
 		s.shown, s.deadline, s.damage = &p, c.deadline, a.damage
 		s.UserID = c.rec.UserID
 	}
+	s.Counts.Failures, s.LastSuccess = a.failures, a.lastSuccess
 	s.Schedule = a.schedule(now)
 	if a.successor != nil {
 		k := a.successor.status()
@@ -174,5 +175,6 @@ func (h *holding) status() KeyStatus {
 type counters struct{ mints, extensions, rotations, revocations, unrevoked atomic.Int64 }
 
 func (c *counters) read() Counts {
-	return Counts{c.mints.Load(), c.extensions.Load(), c.rotations.Load(), c.revocations.Load(), c.unrevoked.Load()}
+	return Counts{Mints: c.mints.Load(), Extensions: c.extensions.Load(), Rotations: c.rotations.Load(),
+		Revocations: c.revocations.Load(), Unrevoked: c.unrevoked.Load()}
 }

@@ -23,6 +23,9 @@ type Status struct {
 	Schedule   Schedule    `json:"schedule"`
 	Trouble    []Trouble   `json:"trouble,omitempty"` // what the app's token depends on first
 	Counts     Counts      `json:"counts,omitzero"`
+
+	// LastSuccess is when a step that asks the server succeeded last, by the local clock; zero: not since the start.
+	LastSuccess time.Time `json:"last_success,omitzero"`
 }
 
 // KeyStatus is one key.
@@ -75,14 +78,19 @@ type Counts struct {
 	Extensions  int64 `json:"extensions"`
 	Rotations   int64 `json:"rotations"`
 	Revocations int64 `json:"revocations"`
-	Unrevoked   int64 `json:"unrevoked"`
+	Unrevoked   int64 `json:"unrevoked"` // keys that could have been revoked and were left to expire, earlier starts included
+
+	// Failures is how many tries of each step have failed; steps that never did are not in it. Do not change it.
+	Failures map[string]int64 `json:"failures,omitempty"`
 }
 
 // Status returns what the agent held when its loop last turned, and whether it is ready now.
 func (a *Agent) Status() Status {
 	status := a.status.Load().Status
 	status.Ready, status.Reason = a.Ready()
+	failures := status.Counts.Failures
 	status.Counts = a.counters.read()
+	status.Counts.Failures = failures
 	return status
 }
 

@@ -49,6 +49,44 @@ func TestWhatIsSaidOfADeadKey(t *testing.T) {
 	})
 }
 
+// TestTheLastSuccessAndTheFailures of a key whose extension fails for a while.
+func TestTheLastSuccessAndTheFailures(t *testing.T) {
+	inWorld(t, balenatest.Options{}, func(w *world) {
+		l := w.run()
+		w.published(time.Minute)
+		w.sleep(time.Second)
+		s := l.agent.Status()
+		if ago := time.Since(s.LastSuccess); ago < 0 || ago > 2*time.Second || len(s.Counts.Failures) != 0 {
+			t.Errorf("the last success was %v ago, failures %v", ago, s.Counts.Failures)
+		}
+		w.server.Fail(balenatest.Fault{Status: 503, Until: time.Now().Add(45 * time.Minute)})
+		w.sleep(44 * time.Minute)
+		during := l.agent.Status()
+		if ago := time.Since(during.LastSuccess); ago < 39*time.Minute || ago > 45*time.Minute {
+			t.Errorf("after 44 minutes without the API the last success was %v ago", ago)
+		}
+		if len(during.Trouble) == 0 {
+			t.Fatal("nothing fails")
+		}
+		for _, row := range during.Trouble {
+			if got := during.Counts.Failures[row.Step]; got != int64(row.Failures) {
+				t.Errorf("%d failures to %s are counted, of %d", got, row.Step, row.Failures)
+			}
+		}
+		w.sleep(10 * time.Minute)
+		after := l.agent.Status()
+		if ago := time.Since(after.LastSuccess); ago > 6*time.Minute || len(after.Trouble) != 0 {
+			t.Errorf("after the outage the last success was %v ago; %+v", ago, after.Trouble)
+		}
+		for step, n := range during.Counts.Failures {
+			if after.Counts.Failures[step] < n {
+				t.Errorf("%d failures to %s became %d", n, step, after.Counts.Failures[step])
+			}
+		}
+		l.endWell()
+	})
+}
+
 // TestStrandedKeysAreForgotten has a key of another account in the journal. It is named until it has expired beyond
 // doubt, and then neither kept nor a reason to fail.
 func TestStrandedKeysAreForgotten(t *testing.T) {

@@ -70,7 +70,7 @@ func (in *invocation) load(o config.Options) (config.Settings, *slog.Logger, err
 
 // process is what others are told of this process.
 func (in *invocation) process(command string) sidecar.Process {
-	return sidecar.Process{Command: command, Version: version(), Started: in.started}
+	return sidecar.Process{Command: command, Version: version(), Revision: revision(), Started: in.started}
 }
 
 // with does a command's work with a sidecar that is wired for it.

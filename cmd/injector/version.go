@@ -2,11 +2,12 @@ package main
 
 import (
 	"fmt"
+	"runtime"
 	"runtime/debug"
 )
 
-// release is set by the linker for released binaries.
-var release string
+// release and commit are set by the linker where the Go toolchain cannot know them: in released binaries and in images.
+var release, commit string
 
 // version returns the release, or what the Go toolchain knows of the build.
 func version() string {
@@ -19,10 +20,29 @@ func version() string {
 	return "devel"
 }
 
+// revision returns the commit that the program was built from, or "" if nobody knows.
+func revision() string {
+	if commit != "" {
+		return commit
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				return s.Value
+			}
+		}
+	}
+	return ""
+}
+
 func runVersion(in *invocation) error {
 	if err := in.flags("version", nil); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintln(in.stdout, "injector", version())
+	from := "unknown revision"
+	if r := revision(); r != "" {
+		from = "revision " + r
+	}
+	_, err := fmt.Fprintf(in.stdout, "injector %s (%s, %s, %s/%s)\n", version(), from, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	return err
 }

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -40,7 +41,11 @@ type Supervisor struct {
 	asked    time.Time      // when
 	onEnd    func()
 	current  *process
+	restarts atomic.Int64
 }
+
+// Restarts says how often the command was started again for another key. Any goroutine may call it.
+func (s *Supervisor) Restarts() int64 { return s.restarts.Load() }
 
 // Passed returns the signals that are passed on to the command. SIGTERM and SIGINT also begin its end.
 func Passed() []os.Signal {
@@ -148,6 +153,7 @@ func (s *Supervisor) take(stop context.Context, vars []string) error {
 		if s.replace(stop); s.ending {
 			return nil
 		}
+		s.restarts.Add(1)
 		return s.start(vars)
 	case s.cfg.Signal != 0:
 		s.cfg.Log.Info("signalling the command: another key takes over", "signal", s.cfg.Signal.String())

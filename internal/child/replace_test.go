@@ -20,6 +20,9 @@ func TestOtherVariablesRestartTheCommand(t *testing.T) {
 	if got := x.ends.Load(); got != 0 {
 		t.Errorf("onEnd was called %d times", got)
 	}
+	if got := x.Restarts(); got != 1 {
+		t.Errorf("%d restarts", got)
+	}
 	x.stop()
 	x.wantCode(8)
 	x.wantEnds(1, true)

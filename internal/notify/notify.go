@@ -37,7 +37,12 @@ type Notifier struct {
 	newest  chan Event // holds one
 	told    func(Event)
 	failing atomic.Pointer[string]
+
+	succeeded, failed atomic.Int64
 }
+
+// Tries says how many times the target was told, and how many times that failed.
+func (n *Notifier) Tries() (succeeded, failed int64) { return n.succeeded.Load(), n.failed.Load() }
 
 // Failing says whom the last try did not reach, and why; "" if all is well.
 func (n *Notifier) Failing() string {
@@ -82,6 +87,7 @@ func (n *Notifier) deliver(ctx context.Context, e Event) {
 		err := n.try(ctx, e)
 		if err == nil {
 			n.failing.Store(nil)
+			n.succeeded.Add(1)
 			n.told(e)
 			n.log.Info("notified", "target", n.target.String(), "generation", e.Generation)
 			return
@@ -89,6 +95,7 @@ func (n *Notifier) deliver(ctx context.Context, e Event) {
 		if ctx.Err() != nil {
 			return
 		}
+		n.failed.Add(1)
 		text := n.target.String() + ": " + err.Error()
 		n.failing.Store(&text)
 		n.log.Warn("could not notify", "target", n.target.String(), "generation", e.Generation, "error", err, "next_try_in", pause)

@@ -168,6 +168,9 @@ func TestAFailureIsTriedAgain(t *testing.T) {
 		if got := b.Failing(); got != "" {
 			t.Errorf("afterwards: %s", got)
 		}
+		if succeeded, failed := b.Tries(); succeeded != 1 || failed != tries-1 {
+			t.Errorf("%d successes and %d failures are counted", succeeded, failed)
+		}
 		_, all := b.seen()
 		var pauses []time.Duration
 		for i, at := range all[1:] {

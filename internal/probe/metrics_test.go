@@ -2,7 +2,10 @@ package probe
 
 import (
 	"bytes"
+	"flag"
+	"fmt"
 	"math"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -73,11 +76,13 @@ func wantValues(t *testing.T, got, want map[string]float64) {
 func TestMetricsOfTheOnlyKey(t *testing.T) {
 	expires := at.Add(time.Hour)
 	r := Report{
-		State:   Running,
-		Version: `1.2 "x"`,
-		Command: "run",
-		Started: at.Add(1500 * time.Millisecond),
-		Ahead:   words.Duration(-90 * time.Second),
+		State:    Running,
+		Version:  `1.2 "x"`,
+		Command:  "run",
+		API:      "https://api.example.com",
+		Started:  at.Add(1500 * time.Millisecond),
+		Restarts: new(int64(6)), Revision: "0a1b2c", GoVersion: "go1.26.8",
+		Ahead: words.Seconds(-90 * time.Second),
 		Keys: []KeyReport{{
 			Status: agent.Status{
 				Ready:      true,
@@ -85,11 +90,19 @@ func TestMetricsOfTheOnlyKey(t *testing.T) {
 				Key:        &agent.KeyStatus{Created: at, Expiry: expires},
 				Stranded:   make([]agent.KeyStatus, 2),
 				Live:       3,
-				Trouble:    make([]agent.Trouble, 4),
-				Counts:     agent.Counts{Mints: 11, Extensions: 12, Rotations: 13, Revocations: 14, Unrevoked: 15},
+				Trouble: []agent.Trouble{
+					{Step: "extend the key", Class: "outage", Since: at.Add(time.Minute)},
+					{Step: "revoke an old key", Class: "outage", Since: at.Add(3 * time.Minute)},
+					{Step: "revoke an old key", Class: "busy", Since: at.Add(2 * time.Minute)},
+				},
+				LastSuccess: at.Add(time.Second),
+				Counts: agent.Counts{Mints: 11, Extensions: 12, Rotations: 13, Revocations: 14, Unrevoked: 15,
+					Failures: map[string]int64{"extend the key": 16, "mint the key": 17}},
 			},
 			SessionExpiry: expires.Add(time.Minute),
-			MaxTTL:        words.Duration(24 * time.Hour),
+			TTL:           words.Seconds(time.Hour),
+			Told:          &Told{Succeeded: 18, Failed: 19},
+			MaxTTL:        words.Seconds(24 * time.Hour),
 			Untold:        make([]string, 5),
 		}},
 	}
@@ -102,29 +115,39 @@ func TestMetricsOfTheOnlyKey(t *testing.T) {
 	got := metricsOf(t, r, requests)
 	seconds := func(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 	all := map[string]float64{
-		"injector_ready":                                      1,
-		"injector_generation":                                 7,
-		"injector_live_keys":                                  3,
-		"injector_stranded_keys":                              2,
-		"injector_key_expiry_timestamp_seconds":               seconds(expires),
-		"injector_session_expiry_timestamp_seconds":           seconds(expires.Add(time.Minute)),
-		"injector_credential_usable":                          1,
-		"injector_rotation_overdue":                           0,
-		"injector_failing_steps":                              4,
-		"injector_failing_notifications":                      5,
-		"injector_mints_total":                                11,
-		"injector_extensions_total":                           12,
-		"injector_rotations_total":                            13,
-		"injector_revocations_total":                          14,
-		"injector_unrevoked_keys_total":                       15,
-		"injector_clock_skew_seconds":                         -90,
-		"injector_start_time_seconds":                         seconds(r.Started),
-		`injector_requests_total{kind="mint",class="outage"}`: 3,
-		`injector_requests_total{kind="mint",class="ok"}`:     1,
-		`injector_requests_total{kind="check",class="ok"}`:    1,
-		`injector_request_seconds_total{kind="mint"}`:         1.75,
-		`injector_request_seconds_total{kind="check"}`:        0.001,
-		`injector_info{version="1.2 \"x\"",command="run"}`:    1,
+		"injector_ready":                            1,
+		"injector_generation":                       7,
+		"injector_live_keys":                        3,
+		"injector_stranded_keys":                    2,
+		"injector_key_expiry_timestamp_seconds":     seconds(expires),
+		"injector_session_expiry_timestamp_seconds": seconds(expires.Add(time.Minute)),
+		"injector_credential_usable":                1,
+		"injector_rotation_overdue":                 0,
+		"injector_failing_steps":                    3,
+		"injector_key_ttl_seconds":                  3600,
+		"injector_last_success_timestamp_seconds":   seconds(at.Add(time.Second)),
+		"injector_notifications_total":              18,
+		"injector_notification_failures_total":      19,
+		"injector_exec_restarts_total":              6,
+		`injector_failing_since_timestamp_seconds{step="extend the key",class="outage"}`:  seconds(at.Add(time.Minute)),
+		`injector_failing_since_timestamp_seconds{step="revoke an old key",class="busy"}`: seconds(at.Add(2 * time.Minute)),
+		`injector_step_failures_total{step="extend the key"}`:                             16,
+		`injector_step_failures_total{step="mint the key"}`:                               17,
+		"injector_failing_notifications":                                                  5,
+		"injector_mints_total":                                                            11,
+		"injector_extensions_total":                                                       12,
+		"injector_rotations_total":                                                        13,
+		"injector_revocations_total":                                                      14,
+		"injector_unrevoked_keys_total":                                                   15,
+		"injector_clock_skew_seconds":                                                     -90,
+		"injector_start_time_seconds":                                                     seconds(r.Started),
+		`injector_requests_total{kind="mint",class="outage"}`:                             3,
+		`injector_requests_total{kind="mint",class="ok"}`:                                 1,
+		`injector_requests_total{kind="check",class="ok"}`:                                1,
+		`injector_request_seconds_total{kind="mint"}`:                                     1.75,
+		`injector_request_seconds_total{kind="check"}`:                                    0.001,
+		`injector_build_info{version="1.2 \"x\"",revision="0a1b2c",goversion="go1.26.8"}`: 1,
+		`injector_info{command="run",api="https://api.example.com"}`:                      1,
 	}
 	wantValues(t, got, all)
 	for name, value := range got {
@@ -133,6 +156,47 @@ func TestMetricsOfTheOnlyKey(t *testing.T) {
 		}
 	}
 }
+
+var update = flag.Bool("update", false, "write docs/metrics.md anew")
+
+const metricsFile = "../../docs/metrics.md"
+
+// TestMetricsPage compares the page of all metrics with the code.
+func TestMetricsPage(t *testing.T) {
+	var want strings.Builder
+	want.WriteString(metricsHead)
+	for _, m := range Metrics() {
+		labels := "–"
+		if len(m.Labels) > 0 {
+			labels = "`" + strings.Join(m.Labels, "`, `") + "`"
+		}
+		fmt.Fprintf(&want, "| `%s` | %s | %s | %s |\n", m.Name, m.Type, labels, m.Help)
+	}
+	if *update {
+		if err := os.WriteFile(metricsFile, []byte(want.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(metricsFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != want.String() {
+		t.Error("docs/metrics.md does not say what the code does: run this test with -update")
+	}
+}
+
+const metricsHead = `# Metrics
+
+With ` + "`INJECTOR_LISTEN=:22536`" + ` they are at ` + "`http://HOST:22536/metrics`" + `, in Prometheus' text format. [watching.md](watching.md) tells how
+to scrape them, and has alerts and a dashboard. Times are seconds, points in time seconds since 1970 by the local clock unless the
+text says otherwise. Where ` + "`INJECTOR_KEYS`" + ` names several keys, each value of a key has one more label, ` + "`key`" + `. Counters begin at 0
+with each start of the injector, unless the text says otherwise. Steps have the names that the log and ` + "`injector status`" + ` give
+them. No metric has a secret in it. This page is made from the code.
+
+| metric | type | labels | meaning |
+|---|---|---|---|
+`
 
 // TestMetricsOfSeveralKeys have the key's name for a label.
 func TestMetricsOfSeveralKeys(t *testing.T) {
@@ -187,7 +251,7 @@ func TestRotationIsOverdue(t *testing.T) {
 	} {
 		k := good("")
 		k.Key = &agent.KeyStatus{Created: at, Expiry: at.Add(c.lives), Dead: c.dead}
-		k.MaxTTL = words.Duration(c.most)
+		k.MaxTTL = words.Seconds(c.most)
 		got := metricsOf(t, Report{Started: at, Keys: []KeyReport{k}}, NewRequests())
 		wantValues(t, got, map[string]float64{"injector_rotation_overdue": c.want})
 	}

@@ -35,35 +35,45 @@ type Report struct {
 	Others   []string  `json:"other_state_directories,omitempty"` // of execs beside it that chose theirs themselves
 	PID      int       `json:"pid,omitempty"`
 	Version  string    `json:"version,omitempty"`
+	Revision string    `json:"revision,omitempty"` // of the source that it was built from; empty: not known
 	Command  string    `json:"command,omitempty"`
 	Started  time.Time `json:"started,omitzero"`
 	Ended    time.Time `json:"ended,omitzero"` // zero: it runs, or nobody knows
 	// until then a stop leaves the keys to the next start; zero: it revokes
-	HandsOverUntil time.Time      `json:"hands_over_until,omitzero"`
-	API            string         `json:"api,omitempty"`        // its URL
-	Listen         string         `json:"listen,omitempty"`     // the TCP address for probes; empty: none
-	Ahead          words.Duration `json:"clock_ahead,omitzero"` // how far the local clock is ahead of the server's
-	Keys           []KeyReport    `json:"keys"`
+	HandsOverUntil time.Time     `json:"hands_over_until,omitzero"`
+	API            string        `json:"api,omitempty"`                // its URL
+	Listen         string        `json:"listen,omitempty"`             // the TCP address for probes; empty: none
+	Ahead          words.Seconds `json:"clock_ahead_seconds,omitzero"` // how far the local clock is ahead of the server's
+	Restarts       *int64        `json:"command_restarts,omitempty"`   // under exec: how often its command was started again for another key
+	GoVersion      string        `json:"go_version,omitempty"`         // what it was built with
+	Keys           []KeyReport   `json:"keys"`
 }
 
 // KeyReport is everything about one key.
 type KeyReport struct {
 	Name string `json:"key,omitempty"` // in INJECTOR_KEYS; empty: the only one
 	agent.Status
-	Outputs       []string       `json:"outputs"`
-	Files         []string       `json:"files,omitempty"`          // of an injector that does not answer: what lies at the outputs' paths
-	Login         string         `json:"login,omitempty"`          // the user name; empty without one
-	SessionExpiry time.Time      `json:"session_expires,omitzero"` // by the server's clock
-	TTL           words.Duration `json:"ttl,omitzero"`
-	MaxTTL        words.Duration `json:"max_ttl,omitzero"`
-	Overlap       words.Duration `json:"overlap,omitzero"`
-	Untold        []string       `json:"untold,omitempty"` // notifications that failed at their last try, and why
+	Outputs       []string      `json:"outputs"`
+	Files         []string      `json:"files,omitempty"`          // of an injector that does not answer: what lies at the outputs' paths
+	Login         string        `json:"login,omitempty"`          // the user name; empty without one
+	SessionExpiry time.Time     `json:"session_expires,omitzero"` // by the server's clock
+	TTL           words.Seconds `json:"ttl_seconds,omitzero"`
+	MaxTTL        words.Seconds `json:"max_ttl_seconds,omitzero"`
+	Overlap       words.Seconds `json:"overlap_seconds,omitzero"`
+	Untold        []string      `json:"untold,omitempty"` // notifications that failed at their last try, and why
+	Told          *Told         `json:"told,omitempty"`   // nil: nobody is to be told
 	// Credential says why the credential did not work when it was used or read last; nil if it did.
 	Credential *Credential `json:"credential,omitempty"`
 }
 
 // WrongClock is how far off the local clock may be without a word about it.
 const WrongClock = time.Minute
+
+// Told counts the tries to notify somebody of this key.
+type Told struct {
+	Succeeded int64 `json:"succeeded"`
+	Failed    int64 `json:"failed"`
+}
 
 // Credential is what is wrong with a credential.
 type Credential struct {

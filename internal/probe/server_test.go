@@ -243,10 +243,10 @@ func TestAskReportTellsAll(t *testing.T) {
 	k := good("deploy", "/secrets/deploy", "/secrets/a,b&c")
 	k.Key = &agent.KeyStatus{Name: "injector-1", ID: 5, Kind: "user", Expiry: at.Add(time.Hour), Created: at, Verified: true}
 	k.Schedule.ExtendAt, k.Trouble = at.Add(time.Minute), []agent.Trouble{trouble("check the key", "503", "wait")}
-	k.TTL, k.MaxTTL, k.Untold = words.Duration(time.Hour), words.Duration(24*time.Hour), []string{"nginx"}
+	k.TTL, k.MaxTTL, k.Untold = words.Seconds(time.Hour), words.Seconds(24*time.Hour), []string{"nginx"}
 	k.Credential = &Credential{"it was refused", "mend it"}
 	r := judged(k)
-	r.Version, r.Command, r.PID, r.Started, r.Ahead = "1.2.3", "run", 42, at, words.Duration(2*time.Minute)
+	r.Version, r.Command, r.PID, r.Started, r.Ahead = "1.2.3", "run", 42, at, words.Seconds(2*time.Minute)
 	a := start(t, t.TempDir(), r)
 	for _, outputs := range [][]string{nil, {"/secrets/a,b&c"}} {
 		got, err := AskReport(t.Context(), a.dir, outputs)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/balena-injector/injector/balena"
+	"github.com/balena-injector/injector/internal/child"
 	"github.com/balena-injector/injector/internal/config"
 	"github.com/balena-injector/injector/internal/probe"
 	"github.com/balena-injector/injector/internal/statedir"
@@ -17,9 +18,10 @@ import (
 
 // Process is what others are told of this process.
 type Process struct {
-	Command string // of the program, such as run
-	Version string // of the program
-	Started time.Time
+	Command  string // of the program, such as run
+	Version  string // of the program
+	Revision string // of its source; empty: not known
+	Started  time.Time
 }
 
 // App is everything wired together for one process. Make it with New, call one of Init, Run, Exec, Revoke and Check,
@@ -38,7 +40,8 @@ type App struct {
 	handover atomic.Pointer[time.Time] // until when a stop hands over
 	again    func()                    // reads everything again that can change; nil: nothing does
 
-	clockWrong atomic.Bool // which was said
+	supervisor atomic.Pointer[child.Supervisor] // of exec's command; nil: there is none
+	clockWrong atomic.Bool                      // which was said
 }
 
 // New wires an App. It makes the state directory if need be, and holds nothing yet that others could not hold as well.

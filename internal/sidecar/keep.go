@@ -3,12 +3,12 @@ package sidecar
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"sync"
 
 	"github.com/balena-injector/injector/agent"
 	"github.com/balena-injector/injector/internal/child"
-	"github.com/balena-injector/injector/internal/words"
 )
 
 // Init adopts or mints every key and publishes it, for a later Run to adopt. stop asks for an orderly end, and kill gives
@@ -80,13 +80,13 @@ func (a *App) logStart() {
 	}
 	for _, k := range a.keepers {
 		s := k.settings
-		replaced, outputs := "never", "the command's environment"
+		replaced, outputs := slog.String("max_ttl", "never"), "the command's environment"
 		if s.Times.MaxTTL > 0 {
-			replaced = words.Short(s.Times.MaxTTL)
+			replaced = slog.Duration("max_ttl", s.Times.MaxTTL)
 		}
 		if len(s.Outputs) > 0 {
 			outputs = strings.Join(s.Paths(), ",")
 		}
-		k.log.Info("keeping a key", "kind", s.Kind, "outputs", outputs, "ttl", s.Times.TTL, "max_ttl", replaced)
+		k.log.Info("keeping a key", "kind", s.Kind, "outputs", outputs, "ttl", s.Times.TTL, replaced)
 	}
 }

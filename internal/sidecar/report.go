@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"os"
+	"runtime"
 	"slices"
 	"time"
 
@@ -21,11 +22,18 @@ func (a *App) report() probe.Report {
 		StateDir: a.state.Path(),
 		PID:      os.Getpid(),
 		Version:  a.process.Version,
+		Revision: a.process.Revision,
 		Command:  a.process.Command,
 		Started:  a.process.Started,
 		API:      a.settings.API.URL,
 		Listen:   a.settings.Listen,
-		Ahead:    words.Duration(skew.Round(time.Second)),
+		Ahead:    words.Seconds(skew.Round(time.Second)),
+
+		GoVersion: runtime.Version(),
+	}
+	if sup := a.supervisor.Load(); sup != nil {
+		restarts := sup.Restarts()
+		r.Restarts = &restarts
 	}
 	if until := a.handover.Load(); until != nil && time.Now().Before(*until) {
 		r.HandsOverUntil = until.Truncate(time.Second)
@@ -41,7 +49,10 @@ func (a *App) report() probe.Report {
 func (k *keeper) report() probe.KeyReport {
 	t := k.settings.Times
 	var untold []string
+	var told probe.Told
 	for _, n := range k.tellers {
+		succeeded, failed := n.Tries()
+		told.Succeeded, told.Failed = told.Succeeded+succeeded, told.Failed+failed
 		if failure := n.Failing(); failure != "" {
 			untold = append(untold, failure)
 		}
@@ -51,8 +62,11 @@ func (k *keeper) report() probe.KeyReport {
 		status = status.Damaged(damage, time.Now())
 	}
 	r := probe.KeyReport{Name: k.settings.Name, Status: status, Outputs: k.settings.Paths(), Login: k.account.Login(),
-		SessionExpiry: k.account.SessionExpiry(), TTL: words.Duration(t.TTL), MaxTTL: words.Duration(t.MaxTTL),
-		Overlap: words.Duration(t.Overlap), Untold: untold}
+		SessionExpiry: k.account.SessionExpiry(), TTL: words.Seconds(t.TTL), MaxTTL: words.Seconds(t.MaxTTL),
+		Overlap: words.Seconds(t.Overlap), Untold: untold}
+	if len(k.tellers) > 0 {
+		r.Told = &told
+	}
 	if failure := k.failure.Load(); failure != nil {
 		r.Ready, r.Reason = false, *failure
 	}

@@ -40,7 +40,7 @@ func AtRest(at config.Place, why error) (probe.Report, error) {
 	}
 	for _, k := range rest.keys {
 		r.Keys = append(r.Keys, k.report())
-		r.Ahead, r.API = words.Duration(k.Ahead), k.URL
+		r.Ahead, r.API = words.Seconds(k.Ahead), k.URL
 	}
 	r.State = stateOf(rest)
 	r.Reason, r.Fix = tellRest(r, rest)

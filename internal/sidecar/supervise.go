@@ -69,6 +69,7 @@ func (a *App) supervise(stop, kill context.Context, reaper *child.Reaper, args [
 		Reaper:    reaper,
 		Log:       a.log,
 	})
+	a.supervisor.Store(sup)
 	if stop.Err() != nil { // the signal came before the supervisor caught them
 		return ExitError{128 + int(syscall.SIGTERM)}
 	}

@@ -2,6 +2,7 @@
 package words
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -44,15 +45,21 @@ func Short(d time.Duration) string {
 	return s
 }
 
-// Duration is a time.Duration that is written as Short in JSON, as in logs.
-type Duration time.Duration
+// Seconds is a time.Duration that is a number of seconds in JSON, to the millisecond.
+type Seconds time.Duration
 
-// MarshalText returns Short.
-func (d Duration) MarshalText() ([]byte, error) { return []byte(Short(time.Duration(d))), nil }
+// MarshalJSON writes the number.
+func (s Seconds) MarshalJSON() ([]byte, error) { return json.Marshal(InSeconds(time.Duration(s))) }
 
-// UnmarshalText reads what MarshalText writes.
-func (d *Duration) UnmarshalText(text []byte) error {
-	v, err := time.ParseDuration(string(text))
-	*d = Duration(v)
+// UnmarshalJSON reads what MarshalJSON writes.
+func (s *Seconds) UnmarshalJSON(text []byte) error {
+	var number float64
+	err := json.Unmarshal(text, &number)
+	*s = Seconds(number * float64(time.Second))
 	return err
+}
+
+// InSeconds is d as programs read it: a number of seconds, to the millisecond.
+func InSeconds(d time.Duration) float64 {
+	return float64(d.Round(time.Millisecond).Milliseconds()) / 1000
 }

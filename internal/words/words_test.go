@@ -2,7 +2,6 @@ package words
 
 import (
 	"encoding/json"
-	"math"
 	"testing"
 	"time"
 )
@@ -69,27 +68,35 @@ func TestShortLeavesZeroPartsOut(t *testing.T) {
 	}
 }
 
-// TestDurationIsReadAsItWasWritten takes durations through JSON, where they look as they do in logs.
-func TestDurationIsReadAsItWasWritten(t *testing.T) {
+// TestSecondsAreReadAsTheyWereWritten takes durations through JSON, where they are numbers.
+func TestSecondsAreReadAsTheyWereWritten(t *testing.T) {
 	type report struct {
-		Left Duration `json:"left,omitzero"`
+		Left Seconds `json:"left,omitzero"`
 	}
-	for _, d := range []time.Duration{time.Hour, 90 * time.Second, -3 * time.Minute, 1, math.MaxInt64, math.MinInt64} {
-		raw, err := json.Marshal(report{Duration(d)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if want := `{"left":"` + Short(d) + `"}`; string(raw) != want {
-			t.Errorf("%v is written as %s, not %s", d, raw, want)
+	for d, want := range map[time.Duration]string{
+		time.Hour:               `{"left":3600}`,
+		90 * time.Second:        `{"left":90}`,
+		-3 * time.Minute:        `{"left":-180}`,
+		1500 * time.Millisecond: `{"left":1.5}`,
+		time.Millisecond:        `{"left":0.001}`,
+		365 * 24 * time.Hour:    `{"left":31536000}`,
+		0:                       `{}`,
+	} {
+		raw, err := json.Marshal(report{Seconds(d)})
+		if err != nil || string(raw) != want {
+			t.Errorf("%v is written as %s, not %s: %v", d, raw, want, err)
 		}
 		var back report
 		if err := json.Unmarshal(raw, &back); err != nil || time.Duration(back.Left) != d {
 			t.Errorf("%s is read as %v: %v", raw, time.Duration(back.Left), err)
 		}
 	}
-	for _, text := range []string{`{"left":"soon"}`, `{"left":""}`, `{"left":5}`} {
+	for _, text := range []string{`{"left":"soon"}`, `{"left":"5s"}`, `{"left":{}}`} {
 		if err := json.Unmarshal([]byte(text), new(report)); err == nil {
 			t.Errorf("%s is read", text)
 		}
+	}
+	if got := InSeconds(1234567 * time.Microsecond); got != 1.235 {
+		t.Errorf("to the millisecond it is %v", got)
 	}
 }
