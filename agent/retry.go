@@ -115,7 +115,7 @@ func (a *Agent) note(ctx context.Context, s step, began instant, err error) {
 		own = 0
 	}
 	old.last, old.asked, old.until = now.mono, now.mono+asked, now.mono+own
-	a.logFailure(s, err, max(asked, own), first)
+	a.logFailure(s, err, a.restIn(s.kind, old, now, a.pressed()), first)
 }
 
 // foundDead reports whether a step that asks for the app's key succeeded in that it found it dead.

@@ -87,6 +87,41 @@ func TestTheLastSuccessAndTheFailures(t *testing.T) {
 	})
 }
 
+// TestTheLogAndTheStatusNameTheSameNextTry when the request budget makes a step wait for longer than its own pause.
+func TestTheLogAndTheStatusNameTheSameNextTry(t *testing.T) {
+	inWorld(t, balenatest.Options{}, func(w *world) {
+		l := w.run()
+		w.published(time.Minute)
+		w.server.Fail(balenatest.Fault{Kind: "mint", Status: 503})
+		w.server.DeleteKey(w.server.Live()[0].ID)
+		l.agent.Renew() // which costs requests
+		seen := 0
+		for range 3 * 600 {
+			w.sleep(time.Second)
+			lines := nextTries.FindAllStringSubmatch(w.log.String(), -1)
+			if len(lines) == seen {
+				continue
+			}
+			seen = len(lines)
+			said, err := time.ParseDuration(lines[seen-1][1])
+			trouble := l.agent.Status().Trouble
+			if err != nil || len(trouble) == 0 {
+				t.Fatal(err, trouble)
+			}
+			if off := time.Until(trouble[0].NextTry) - said; off.Abs() > 2*time.Second {
+				t.Errorf("the log says %v, and the status %v", said, time.Until(trouble[0].NextTry))
+			}
+		}
+		if seen < 3 {
+			t.Errorf("%d failures are in the log", seen)
+		}
+		w.server.Heal()
+		l.endWell()
+	})
+}
+
+var nextTries = regexp.MustCompile(`msg="could not mint the key".* next_try_in=(\S+)`)
+
 // TestStrandedKeysAreForgotten has a key of another account in the journal. It is named until it has expired beyond
 // doubt, and then neither kept nor a reason to fail.
 func TestStrandedKeysAreForgotten(t *testing.T) {

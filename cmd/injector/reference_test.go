@@ -3,32 +3,19 @@ package main
 import (
 	"flag"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 
 	"github.com/balena-injector/injector/internal/config"
 )
 
-var update = flag.Bool("update", false, "write docs/configuration.md anew")
+var update = flag.Bool("update", false, "write the pages in docs anew that are made from the code")
 
 const referenceFile = "../../docs/configuration.md"
 
 // TestReference compares the reference of variables and commands with the code.
 func TestReference(t *testing.T) {
-	want := reference()
-	if *update {
-		if err := os.WriteFile(referenceFile, []byte(want), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	got, err := os.ReadFile(referenceFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(got) != want {
-		t.Error("docs/configuration.md does not say what the code does: run this test with -update")
-	}
+	comparePage(t, referenceFile, reference())
 }
 
 func reference() string {
