@@ -10,19 +10,19 @@ import (
 
 // Status is what an agent holds and plans, for people and probes. It has no secret.
 type Status struct {
-	Phase      string      `json:"phase"`  // starting, running, stopping, handing over
-	Ready      bool        `json:"ready"`  // an app can rely on the outputs
-	Reason     string      `json:"reason"` // why it is not ready, and the failure that keeps it so; empty if it is
-	Generation int         `json:"generation"`
+	Phase      string      `json:"phase"`              // starting, running, stopping, handing over
+	Ready      bool        `json:"ready"`              // an app can rely on the outputs
+	Reason     string      `json:"reason"`             // why it is not ready, and the failure that keeps it so; empty if it is
+	Generation int         `json:"generation"`         // 1 for the first key, one more for each that replaced it
 	Key        *KeyStatus  `json:"current,omitempty"`  // what the app reads
 	Coming     *KeyStatus  `json:"coming,omitempty"`   // a successor on its way
 	Old        []KeyStatus `json:"old,omitempty"`      // in their overlap, or waiting to be revoked
 	Stranded   []KeyStatus `json:"stranded,omitempty"` // of another account or API: nothing but their expiry ends them
 	Live       int         `json:"live"`               // keys that may be live at balena, the stranded ones not counted
 	UserID     int64       `json:"user_id,omitempty"`  // whose keys they are; 0: not known yet
-	Schedule   Schedule    `json:"schedule"`
-	Trouble    []Trouble   `json:"trouble,omitempty"` // what the app's token depends on first
-	Counts     Counts      `json:"counts,omitzero"`
+	Schedule   Schedule    `json:"schedule"`           // what comes next
+	Trouble    []Trouble   `json:"trouble,omitempty"`  // what the app's token depends on first
+	Counts     Counts      `json:"counts,omitzero"`    // what was done since the start
 
 	// LastSuccess is when a step that asks the server succeeded last, by the local clock; zero: not since the start.
 	LastSuccess time.Time `json:"last_success,omitzero"`
@@ -30,35 +30,35 @@ type Status struct {
 
 // KeyStatus is one key.
 type KeyStatus struct {
-	Name     string    `json:"name"`         // at balena
-	ID       int64     `json:"id,omitempty"` // 0: not known
-	Kind     key.Kind  `json:"kind"`
-	Expiry   time.Time `json:"expiry"`  // by the server's clock
-	Created  time.Time `json:"created"` // by the server's clock
-	Verified bool      `json:"verified"`
+	Name     string    `json:"name"`                  // at balena
+	ID       int64     `json:"id,omitempty"`          // 0: not known
+	Kind     key.Kind  `json:"kind"`                  // user, fleet or device
+	Expiry   time.Time `json:"expiry"`                // by the server's clock
+	Created  time.Time `json:"created"`               // by the server's clock
+	Verified bool      `json:"verified"`              // the server has accepted it
 	Dead     bool      `json:"dead,omitempty"`        // the server refuses it beyond doubt
 	Forever  bool      `json:"unrevocable,omitempty"` // nothing but its expiry ends it
-	RevokeAt time.Time `json:"revoke_at,omitzero"`
+	RevokeAt time.Time `json:"revoke_at,omitzero"`    // by the local clock; zero: not planned
 }
 
 // Schedule is what comes next, by the local clock: what is planned, or the next try of what failed. Zero times: not
 // planned.
 type Schedule struct {
-	ExtendAt  time.Time `json:"extend_at,omitzero"`
-	RotateAt  time.Time `json:"rotate_at,omitzero"`
-	CheckAt   time.Time `json:"check_at,omitzero"`
-	TendAt    time.Time `json:"session_at,omitzero"`
+	ExtendAt  time.Time `json:"extend_at,omitzero"`  // when the expiry is moved
+	RotateAt  time.Time `json:"rotate_at,omitzero"`  // when another key replaces it
+	CheckAt   time.Time `json:"check_at,omitzero"`   // when the server is asked whether it lives
+	TendAt    time.Time `json:"session_at,omitzero"` // when the session is looked after
 	ExpiresAt time.Time `json:"expires_at,omitzero"` // how long an outage is survived; zero for a dead key
 }
 
 // Trouble is a step that failed at its last try.
 type Trouble struct {
-	Step     string    `json:"step"`
-	Class    string    `json:"class"`
-	Error    string    `json:"error"`
-	Failures int       `json:"failures"`
-	Since    time.Time `json:"since"`
-	NextTry  time.Time `json:"next_try"`
+	Step     string    `json:"step"`          // what fails, as it follows "could not"
+	Class    string    `json:"class"`         // of the failure, as in the metrics
+	Error    string    `json:"error"`         // of the last try
+	Failures int       `json:"failures"`      // in a row
+	Since    time.Time `json:"since"`         // when the first of them was, by the local clock
+	NextTry  time.Time `json:"next_try"`      // by the local clock
 	Fix      string    `json:"fix,omitempty"` // what a person could do; empty: nothing, or the error says it
 	urgent   bool
 }
@@ -74,11 +74,11 @@ func (t Trouble) Text(now time.Time) string {
 
 // Counts is what an agent has done since it started.
 type Counts struct {
-	Mints       int64 `json:"mints"`
-	Extensions  int64 `json:"extensions"`
-	Rotations   int64 `json:"rotations"`
-	Revocations int64 `json:"revocations"`
-	Unrevoked   int64 `json:"unrevoked"` // keys that could have been revoked and were left to expire, earlier starts included
+	Mints       int64 `json:"mints"`       // keys made
+	Extensions  int64 `json:"extensions"`  // expiries moved
+	Rotations   int64 `json:"rotations"`   // keys replaced
+	Revocations int64 `json:"revocations"` // keys ended
+	Unrevoked   int64 `json:"unrevoked"`   // keys that could have been revoked and were left to expire, earlier starts included
 
 	// Failures is how many tries of each step have failed; steps that never did are not in it. Do not change it.
 	Failures map[string]int64 `json:"failures,omitempty"`

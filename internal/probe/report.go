@@ -27,18 +27,19 @@ const (
 // Report is everything about a process and its keys: what a running injector tells, or what its state directory says
 // when none answers. Status, explain, healthcheck and the probes all say what is in it.
 type Report struct {
+	// running, silent, crashed, handed over, published (init left it to run), stopped, failed, absent, another's
 	State    State     `json:"state"`
-	Ready    bool      `json:"ready"`         // apps can rely on every key
-	Reason   string    `json:"reason"`        // why not; empty if they can
-	Fix      string    `json:"fix,omitempty"` // what would help; empty: nothing, or the reason says it
-	StateDir string    `json:"state_directory"`
+	Ready    bool      `json:"ready"`                             // apps can rely on every key
+	Reason   string    `json:"reason"`                            // why not; empty if they can
+	Fix      string    `json:"fix,omitempty"`                     // what would help; empty: nothing, or the reason says it
+	StateDir string    `json:"state_directory"`                   // its path
 	Others   []string  `json:"other_state_directories,omitempty"` // of execs beside it that chose theirs themselves
-	PID      int       `json:"pid,omitempty"`
-	Version  string    `json:"version,omitempty"`
-	Revision string    `json:"revision,omitempty"` // of the source that it was built from; empty: not known
-	Command  string    `json:"command,omitempty"`
-	Started  time.Time `json:"started,omitzero"`
-	Ended    time.Time `json:"ended,omitzero"` // zero: it runs, or nobody knows
+	PID      int       `json:"pid,omitempty"`                     // 0 or absent: no process is known
+	Version  string    `json:"version,omitempty"`                 // of the program
+	Revision string    `json:"revision,omitempty"`                // of the source that it was built from; empty: not known
+	Command  string    `json:"command,omitempty"`                 // init, run, exec, …
+	Started  time.Time `json:"started,omitzero"`                  // when the process did
+	Ended    time.Time `json:"ended,omitzero"`                    // zero: it runs, or nobody knows
 	// until then a stop leaves the keys to the next start; zero: it revokes
 	HandsOverUntil time.Time     `json:"hands_over_until,omitzero"`
 	API            string        `json:"api,omitempty"`                // its URL
@@ -46,22 +47,22 @@ type Report struct {
 	Ahead          words.Seconds `json:"clock_ahead_seconds,omitzero"` // how far the local clock is ahead of the server's
 	Restarts       *int64        `json:"command_restarts,omitempty"`   // under exec: how often its command was started again for another key
 	GoVersion      string        `json:"go_version,omitempty"`         // what it was built with
-	Keys           []KeyReport   `json:"keys"`
+	Keys           []KeyReport   `json:"keys"`                         // one, or one of each name in INJECTOR_KEYS
 }
 
 // KeyReport is everything about one key.
 type KeyReport struct {
 	Name string `json:"key,omitempty"` // in INJECTOR_KEYS; empty: the only one
 	agent.Status
-	Outputs       []string      `json:"outputs"`
+	Outputs       []string      `json:"outputs"`                  // the paths that apps read
 	Files         []string      `json:"files,omitempty"`          // of an injector that does not answer: what lies at the outputs' paths
 	Login         string        `json:"login,omitempty"`          // the user name; empty without one
 	SessionExpiry time.Time     `json:"session_expires,omitzero"` // by the server's clock
-	TTL           words.Seconds `json:"ttl_seconds,omitzero"`
-	MaxTTL        words.Seconds `json:"max_ttl_seconds,omitzero"`
-	Overlap       words.Seconds `json:"overlap_seconds,omitzero"`
-	Untold        []string      `json:"untold,omitempty"` // notifications that failed at their last try, and why
-	Told          *Told         `json:"told,omitempty"`   // nil: nobody is to be told
+	TTL           words.Seconds `json:"ttl_seconds,omitzero"`     // how far ahead expiries are set
+	MaxTTL        words.Seconds `json:"max_ttl_seconds,omitzero"` // how old a key may get before another replaces it; zero: it never is
+	Overlap       words.Seconds `json:"overlap_seconds,omitzero"` // how long a replaced key lives on
+	Untold        []string      `json:"untold,omitempty"`         // notifications that failed at their last try, and why
+	Told          *Told         `json:"told,omitempty"`           // nil: nobody is to be told
 	// Credential says why the credential did not work when it was used or read last; nil if it did.
 	Credential *Credential `json:"credential,omitempty"`
 }
@@ -71,14 +72,14 @@ const WrongClock = time.Minute
 
 // Told counts the tries to notify somebody of this key.
 type Told struct {
-	Succeeded int64 `json:"succeeded"`
-	Failed    int64 `json:"failed"`
+	Succeeded int64 `json:"succeeded"` // tries that arrived
+	Failed    int64 `json:"failed"`    // tries that did not
 }
 
 // Credential is what is wrong with a credential.
 type Credential struct {
-	Error string `json:"error"`
-	Fix   string `json:"fix,omitempty"`
+	Error string `json:"error"`         // why it does not work
+	Fix   string `json:"fix,omitempty"` // what would help; empty: the error says it
 }
 
 // Line says in one line whether apps can rely on all keys, and what fails, as docker inspect and Kubernetes' events
