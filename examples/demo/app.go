@@ -77,8 +77,11 @@ func (a *app) read() {
 	}
 }
 
+// whoamiPath is another than the injector's, so that the stand-in can tell them apart.
+const whoamiPath = "/user/v1/whoami"
+
 func whoami(url, token string) (int, error) {
-	req, err := http.NewRequest(http.MethodGet, url+"/user/v1/whoami", nil)
+	req, err := http.NewRequest(http.MethodGet, url+whoamiPath, nil)
 	if err != nil {
 		return 0, err
 	}

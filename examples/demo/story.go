@@ -67,6 +67,13 @@ func (s *story) retell(who string, line []byte) {
 	}
 }
 
+// forget makes await wait for what comes from now on.
+func (s *story) forget() {
+	for len(s.events) > 0 {
+		<-s.events
+	}
+}
+
 // await waits until the sidecar says msg.
 func (s *story) await(ctx context.Context, msg string) error {
 	for {
