@@ -162,16 +162,28 @@ A login that balena refused is not tried again at once, since ten refusals lock 
 func about() []command {
 	return []command{
 		{
+			name:  "completion",
+			args:  "bash|zsh|fish",
+			does:  "print what lets a shell complete the injector's commands and variables",
+			exits: "0",
+			asks:  true,
+			run:   runCompletion,
+			details: `
+For this shell, such as bash: source <(injector completion bash). For all later ones write it to where the
+shell looks: /etc/bash_completion.d/injector, a directory of zsh's $fpath as _injector, or
+~/.config/fish/completions/injector.fish.`,
+		},
+		{
 			name:  "version",
-			does:  "print the version",
+			does:  "print version and revision",
 			exits: "0",
 			asks:  true,
 			run:   runVersion,
 		},
 		{
 			name:  "help",
-			args:  "[COMMAND]",
-			does:  "this text",
+			args:  "[COMMAND|VARIABLE]",
+			does:  "all commands and variables, or one of them",
 			exits: "0",
 			asks:  true,
 			run:   runHelp,

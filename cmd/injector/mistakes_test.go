@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/balena-injector/injector/balena/balenatest"
 	"github.com/balena-injector/injector/internal/config"
@@ -295,9 +296,22 @@ func TestCommandLine(t *testing.T) {
 	for _, v := range config.Variables() {
 		contains(t, help, v.Name)
 	}
-	for _, c := range config.Credentials() {
-		contains(t, help, c.Name)
+	for line := range strings.Lines(help) {
+		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
+			t.Errorf("%d columns: %s", n, line)
+		}
 	}
+	for _, c := range commands() {
+		for line := range strings.Lines(s.want(0, "help", c.name)) {
+			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
+				t.Errorf("%d columns: %s", n, line)
+			}
+		}
+	}
+	contains(t, s.want(0, "help", "INJECTOR_TTL"), "Default: 1h", "INJECTOR_DEPLOY_TTL", "See also: INJECTOR_MAX_TTL")
+	contains(t, s.want(0, "help", "injector_password_file"), "BALENA_PASSWORD_FILE is its path", "Also called: INJECTOR_PASSWORD,")
+	contains(t, s.want(int(exitConfig), "help", "INJECTOR_TLL"), `no variable "INJECTOR_TLL" (did you mean INJECTOR_TTL?)`)
+	contains(t, s.want(int(exitConfig), "help", "rnu"), `no command "rnu" (did you mean run?)`)
 	for _, c := range commands() {
 		contains(t, help, "\n  "+c.name)
 	}

@@ -128,15 +128,11 @@ func TestDefaultsAreWhatTheReferenceSays(t *testing.T) {
 			if v.Default != "" {
 				all = append(all, v.Name+"= "+v.Default+"\t")
 			}
-			if v.Name != "BALENA_USERNAME" {
-				empty = append(empty, v.Name+"=")
+			for _, name := range v.Names() {
+				if given := []string{"BALENA_USERNAME", "INJECTOR_USERNAME", "BALENA_PASSWORD", "INJECTOR_PASSWORD"}; !slices.Contains(given, name) {
+					empty = append(empty, name+"=")
+				}
 			}
-		}
-		for _, c := range Credentials() {
-			if c.Name != "BALENA_PASSWORD" {
-				empty = append(empty, c.Name+"=")
-			}
-			empty = append(empty, c.Name+"_FILE=", "INJECTOR_"+strings.TrimPrefix(c.Name, "BALENA_")+"_FILE=")
 		}
 		for what, entries := range map[string][]string{
 			"written out": all,

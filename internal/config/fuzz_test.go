@@ -21,8 +21,8 @@ func FuzzVariables(f *testing.F) {
 			return // no environment has such a value
 		}
 		var all []string
-		for field := range allFields() {
-			all = append(all, field.Tag.Get("env"))
+		for _, v := range Variables() {
+			all = append(all, v.Name)
 		}
 		first, second := all[int(which)%len(all)], all[(int(which)+7)%len(all)]
 		s, err := Read(NewEnviron([]string{first + "=" + one, second + "=" + two, "BALENA_USERNAME=somebody",

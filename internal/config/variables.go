@@ -69,7 +69,10 @@ const userKeyVariable = "BALENA_API_KEY"
 // names lists every variable that has a meaning here, for keys of those names.
 func names(keys []string) []string {
 	var list []string
-	for f := range allFields() {
+	for f := range fieldsOf[variables]() {
+		list = append(list, f.Tag.Get("env"))
+	}
+	for f := range fieldsOf[keyVariables]() {
 		list = append(list, f.Tag.Get("env"))
 	}
 	for _, name := range keys {
@@ -84,18 +87,6 @@ func names(keys []string) []string {
 		list = append(list, s.name+"_FILE", otherName(s.name+"_FILE"))
 	}
 	return append(list, otherName("BALENA_USERNAME"))
-}
-
-// allFields are the fields of everybody's variables and of a key's.
-func allFields() func(yield func(reflect.StructField) bool) {
-	return func(yield func(reflect.StructField) bool) {
-		for f := range fieldsOf[variables]() {
-			if !yield(f) {
-				return
-			}
-		}
-		fieldsOf[keyVariables]()(yield)
-	}
 }
 
 func fieldsOf[T any]() func(yield func(reflect.StructField) bool) {

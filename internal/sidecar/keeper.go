@@ -93,7 +93,7 @@ func (k *keeper) advise(err error) string {
 	env, account := k.app.settings.Environ, k.settings.Account.Key
 	text := Advise(env, err)
 	for _, secret := range config.Credentials() {
-		text = strings.ReplaceAll(text, secret.Name, env.OwnName(account, secret.Name))
+		text = strings.ReplaceAll(text, secret, env.OwnName(account, secret))
 	}
 	text = strings.ReplaceAll(text, "BALENA_USERNAME", env.OwnName(account, "BALENA_USERNAME"))
 	for _, variable := range []string{"INJECTOR_KIND", "INJECTOR_TARGET"} {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Human writes a duration with two units at most: "2 days 3 h", "9 min 50 s", "a moment".
@@ -62,4 +63,27 @@ func (s *Seconds) UnmarshalJSON(text []byte) error {
 // InSeconds is d as programs read it: a number of seconds, to the millisecond.
 func InSeconds(d time.Duration) float64 {
 	return float64(d.Round(time.Millisecond).Milliseconds()) / 1000
+}
+
+// Wrap returns a text in lines of width characters at most, but for words that are longer. What was between its words does
+// not matter.
+func Wrap(text string, width int) []string {
+	var lines []string
+	line, length := "", 0
+	for _, word := range strings.Fields(text) {
+		n := utf8.RuneCountInString(word)
+		switch {
+		case line == "":
+			line, length = word, n
+		case length+1+n <= width:
+			line, length = line+" "+word, length+1+n
+		default:
+			lines = append(lines, line)
+			line, length = word, n
+		}
+	}
+	if line != "" {
+		lines = append(lines, line)
+	}
+	return lines
 }

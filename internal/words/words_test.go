@@ -2,6 +2,7 @@ package words
 
 import (
 	"encoding/json"
+	"slices"
 	"testing"
 	"time"
 )
@@ -98,5 +99,26 @@ func TestSecondsAreReadAsTheyWereWritten(t *testing.T) {
 	}
 	if got := InSeconds(1234567 * time.Microsecond); got != 1.235 {
 		t.Errorf("to the millisecond it is %v", got)
+	}
+}
+
+// TestWrap breaks lines between words only, by characters and not by bytes.
+func TestWrap(t *testing.T) {
+	for _, c := range []struct {
+		text  string
+		width int
+		want  []string
+	}{
+		{"", 5, nil},
+		{" \n ", 5, nil},
+		{"one two", 7, []string{"one two"}},
+		{"one two", 6, []string{"one", "two"}},
+		{"one\ntwo  three", 8, []string{"one two", "three"}},
+		{"a longer-than-that b", 6, []string{"a", "longer-than-that", "b"}},
+		{"CMD … …", 7, []string{"CMD … …"}},
+	} {
+		if got := Wrap(c.text, c.width); !slices.Equal(got, c.want) {
+			t.Errorf("%q at %d is %q, not %q", c.text, c.width, got, c.want)
+		}
 	}
 }
