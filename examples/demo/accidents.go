@@ -99,7 +99,7 @@ func (d *demo) misfortunes(ctx context.Context) []accident {
 		{"a template with a mistake in it", write("app.conf.tmpl", brokenTemplate), 6 * time.Second, write("app.conf.tmpl", goodTemplate)},
 		{"somebody changes the password, and not the file", write("password", "wrong"), 5 * time.Second,
 			write("password", d.server.DefaultUser().Password)},
-		{"keys are deleted, and the app cannot be told", d.deleteKeys(ctx), 10 * time.Second,
+		{"the key is deleted, and the app cannot be told of the next", d.deleteKey(ctx), 10 * time.Second,
 			func() error { d.deaf.Store(false); return nil }},
 		{"the API is away for longer than a key lives", away, 25 * time.Second, heal},
 		{"and back", func() error { return nil }, 10 * time.Second, func() error { return nil }},
@@ -108,22 +108,17 @@ func (d *demo) misfortunes(ctx context.Context) []accident {
 	}
 }
 
-// deleteKeys deletes the sidecar's key twice.
-func (d *demo) deleteKeys(ctx context.Context) func() error {
+// deleteKey deletes the sidecar's key.
+func (d *demo) deleteKey(ctx context.Context) func() error {
 	return func() error {
 		d.deaf.Store(true)
 		d.story.forget()
-		for range 2 {
-			for _, k := range d.server.Live() {
-				if d.isSidecars(k) {
-					d.server.DeleteKey(k.ID)
-				}
-			}
-			if err := d.story.await(ctx, "published"); err != nil {
-				return err
+		for _, k := range d.server.Live() {
+			if d.isSidecars(k) {
+				d.server.DeleteKey(k.ID)
 			}
 		}
-		return nil
+		return d.story.await(ctx, "published")
 	}
 }
 
