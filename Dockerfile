@@ -1,6 +1,9 @@
 # The image of the balena token injector: one static binary and the certificates of the world.
 #
-#   docker build -t balena-token-injector .
+#   docker build --build-arg VERSION="$(git describe --tags --always --dirty)" -t balena-token-injector .
+#
+# or "make image", which also says which commit it is from, and when that was made. The released images are made by release/
+# without an engine, with the same content and configuration, and the same bytes each time.
 #
 # For another machine, with the classic builder and with BuildKit:
 #
@@ -23,6 +26,7 @@ FROM source AS build
 ARG TARGETARCH
 ARG TARGETVARIANT
 ARG VERSION
+ARG REVISION
 RUN mkdir -p /image/etc/ssl/certs /image/licenses /image/secrets \
  && chmod 1777 /image/secrets \
  && cp /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ \
@@ -43,12 +47,16 @@ USER 65532:65532
 # The last stage is what "docker build" makes.
 FROM scratch
 COPY --from=build /image/ /
-ARG VERSION
+ARG VERSION=devel
+ARG REVISION
+ARG CREATED
 LABEL org.opencontainers.image.title="balena token injector" \
       org.opencontainers.image.description="Keeps one short-lived balena API key in a file in memory for an app beside it" \
       org.opencontainers.image.source="https://github.com/balena-injector/injector" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="${VERSION}"
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}"
 USER 65532:65532
 STOPSIGNAL SIGTERM
 # Every 2 s from the start: apps wait for it, and engines before 25 have no interval for the start alone. Each check costs the

@@ -8,7 +8,7 @@ GO ?= go
 BIN := $(CURDIR)/bin
 VERSION ?=
 LINTERS := $(BIN)/staticcheck $(BIN)/errcheck $(BIN)/revive
-.PHONY: demo test unit fuzz lint lint-e2e vulnerabilities downloads build image e2e cluster prove bench clients clean
+.PHONY: demo test unit fuzz lint lint-e2e vulnerabilities downloads build image e2e cluster prove bench clients release clean
 
 demo:
 	@echo "building the demo: a minute or two the first time, with a name for each package"
@@ -19,7 +19,15 @@ build:
 	GO=$(GO) VERSION=$(VERSION) sh build.sh $(BIN)/injector
 
 image:
-	docker build $(if $(GO_IMAGE),--build-arg GO_IMAGE=$(GO_IMAGE)) -t balena-token-injector .
+	docker build $(if $(GO_IMAGE),--build-arg GO_IMAGE=$(GO_IMAGE)) \
+	    --build-arg VERSION="$(or $(VERSION),$$(git describe --tags --always --dirty))" \
+	    --build-arg REVISION="$$(git rev-parse HEAD)" --build-arg CREATED="$$(git log -1 --format=%cI)" -t balena-token-injector .
+
+# All files of a release in dist/: binaries, man page and completions, what is in them, images, checksums. The same source
+# makes the same bytes. Needs git, and nothing else: no engine. Go fetches the modules of release/ first, 40 MB.
+release:
+	@test -n "$(VERSION)" || { echo "say which: make release VERSION=1.2.3"; exit 1; }
+	cd release && $(GO) run . -version $(VERSION) -output ../dist $(RELEASE_FLAGS)
 
 test: lint unit fuzz
 
@@ -93,4 +101,4 @@ bench:
 	$(GO) run ./internal/bench
 
 clean:
-	rm -rf $(BIN)
+	rm -rf $(BIN) dist

@@ -4,11 +4,11 @@
 #
 #   sh build.sh OUTPUT [TAGS]
 #
-# VERSION names a release; GOOS, GOARCH and GOARM another machine; GO another compiler.
+# VERSION names a release and REVISION its commit, where Go cannot know them; GOOS, GOARCH and GOARM another machine; GO another compiler.
 set -eu
 output=$1 tags=${2:-}
 case $output in /*) ;; *) output=$PWD/$output ;; esac
 cd "$(dirname "$0")"
 # The API is spoken to in HTTP/1.1; the code for HTTP/2 is half a megabyte.
 CGO_ENABLED=0 exec "${GO:-go}" build -trimpath -tags "nethttpomithttp2${tags:+,$tags}" \
-    -ldflags "-s -w${VERSION:+ -X main.release=$VERSION}" -o "$output" ./cmd/injector
+    -ldflags "-s -w${VERSION:+ -X main.release=$VERSION}${REVISION:+ -X main.commit=$REVISION}" -o "$output" ./cmd/injector

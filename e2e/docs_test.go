@@ -36,7 +36,16 @@ type reader struct {
 func newReader(t *testing.T) *reader {
 	t.Helper()
 	engine(t)
-	r := &reader{t: t, dir: t.TempDir(), bin: t.TempDir()}
+	r := &reader{t: t, dir: sourceIn(t), bin: t.TempDir()}
+	sh(t, "docker", "tag", busybox, appImage)
+	r.program("sudo", `exec "$@"`) // these tests are root
+	return r
+}
+
+// copyOfTheProject is what a clone of the working tree would have.
+func copyOfTheProject(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
 	files, err := exec.Command("git", "-C", "..", "ls-files", "-z", "-co", "--exclude-standard").Output()
 	if err != nil {
 		t.Fatal(err)
@@ -47,14 +56,12 @@ func newReader(t *testing.T) *reader {
 	if err != nil {
 		t.Fatal(err)
 	}
-	unpack := exec.Command("tar", "-C", r.dir, "-xf", "-")
+	unpack := exec.Command("tar", "-C", dir, "-xf", "-")
 	unpack.Stdin = bytes.NewReader(archive)
 	if out, err := unpack.CombinedOutput(); err != nil {
 		t.Fatal(err, string(out))
 	}
-	sh(t, "docker", "tag", busybox, appImage)
-	r.program("sudo", `exec "$@"`) // these tests are root
-	return r
+	return dir
 }
 
 // program puts a program of that name into the way.
