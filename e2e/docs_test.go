@@ -17,8 +17,12 @@ func commandsOf(t *testing.T, page string) string {
 		t.Fatal(err)
 	}
 	var commands strings.Builder
+	fenced := false // files, and what they look like
 	for line := range strings.Lines(string(raw)) {
-		if command, ok := strings.CutPrefix(line, "    "); ok {
+		if strings.HasPrefix(line, "```") {
+			fenced = !fenced
+		}
+		if command, ok := strings.CutPrefix(line, "    "); ok && !fenced {
 			commands.WriteString(command)
 		}
 	}
@@ -145,6 +149,58 @@ func TestDocsOfCompose(t *testing.T) {
 	out := r.follows(commandsOf(t, "compose.md"))
 	r.sees(out, "app: the token's md5 is ", "injector         run, pid", "adopting the key of the last start", "revoked a key",
 		"standin: 0 live keys at the end")
+}
+
+// TestDocsOfTheMigration follows docs/migrate.md to the end and back, with an exporter that is called, listens and runs as
+// the real one does.
+func TestDocsOfTheMigration(t *testing.T) {
+	t.Parallel()
+	r := newReader(t)
+	r.env = []string{"EXPORTER_IMAGE=" + r.exporterImage()}
+	override := filepath.Join(r.dir, "override.yaml")
+	text := `services:
+  standin: {image: ` + demoImage + `, entrypoint: [/standin, -listen, ':8990']}
+  exporter: {depends_on: {standin: {condition: service_started}},
+   environment: {INJECTOR_ALLOW_HTTP: "true", BALENA_API_URL: "http://standin:8990", BALENA_USERNAME: injector}}
+`
+	if err := os.WriteFile(override, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.engineFor(`compose) shift
+	export COMPOSE_PROJECT_NAME=e2emigration COMPOSE_FILE=compose.yaml:` + override + `
+	case "$*" in
+	"up -d") docker-compose up -d; until [ "$(docker inspect -f '{{.State.Health.Status}}' e2emigration_exporter_1)" = healthy ]; do sleep 1; done; exit ;;
+	stop) docker-compose stop exporter; docker-compose stop; exec docker-compose logs standin ;;
+	esac
+	exec docker-compose "$@" ;;`)
+	t.Cleanup(func() {
+		cmd := exec.Command("sh", "-c", "cd exporter && docker compose down -v")
+		cmd.Dir, cmd.Env = r.dir, append(os.Environ(), "PATH="+r.bin+":"+os.Getenv("PATH"), "BALENA_USERNAME=x")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Log(err, string(out))
+		}
+	})
+	out := r.follows(commandsOf(t, "migrate.md"))
+	r.sees(out, "started the command", "injector         exec, pid", "ready            yes", "version v0.1.0", `balena_devices_online{fleet_name="`,
+		"revoked a key", "standin: 0 live keys at the end")
+}
+
+// exporterImage makes an image, under a name of the tests, that runs as the exporter's own does: its command, directory, user and port.
+func (r *reader) exporterImage() (name string) {
+	r.t.Helper()
+	dir := r.t.TempDir()
+	build := exec.Command("go", "build", "-o", filepath.Join(dir, "python"), "./exporter")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		r.t.Fatal(err, string(out))
+	}
+	text := "FROM " + busybox + "\nWORKDIR /usr/src/app\nCOPY python /bin/python\nUSER 65534\nCMD [\"python\", \"./main.py\"]\n"
+	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(text), 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+	name = image + "-exporter"
+	sh(r.t, "docker", "build", "-q", "-t", name, dir)
+	return name
 }
 
 func TestDocsOfExec(t *testing.T) {
