@@ -257,3 +257,31 @@ func TestDocsOfKubernetes(t *testing.T) {
 		t.Errorf("%d mints, of the app and of the Job", n)
 	}
 }
+
+// TestSessionOfTheReadme runs the README's session in a shell, which must end without a key or file.
+func TestSessionOfTheReadme(t *testing.T) {
+	dir := sourceIn(t)
+	raw, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, session, found := strings.Cut(string(raw), "```sh\n")
+	session, _, closed := strings.Cut(session, "```")
+	if !found || !closed {
+		t.Fatal("the README has no session")
+	}
+	// Job control as in a shell that somebody types into; the stand-in says at its end what is left.
+	session = strings.Replace(session, ">/dev/null &", ">standin.log 2>&1 &", 1)
+	cmd := exec.Command("bash", "-c", "set -meux\n"+session+"\nwait %1 || true\nls -A /dev/shm/try; cat standin.log")
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{"ok  API http", `"username":"injector"`, "adopting the key", "It will be extended in", "revoked a key",
+		"0 live keys at the end"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("%q is not in:\n%s", want, out)
+		}
+	}
+}

@@ -48,7 +48,14 @@ func TestAlertRules(t *testing.T) {
 	promtool(t, nil, "check", "config", "prometheus.yaml")
 	promtool(t, nil, "check", "rules", "--lint-fatal", "alerts.yaml")
 	promtool(t, nil, "test", "rules", "alerts_test.yaml")
+	page, err := os.ReadFile("../docs/watching.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name := range alertNames(t) {
+		if !bytes.Contains(page, []byte("\n| "+name+" |")) {
+			t.Errorf("%s is not in docs/watching.md", name)
+		}
 		raw, err := os.ReadFile("../examples/prometheus/alerts_test.yaml")
 		if err != nil || !bytes.Contains(raw, []byte(`alertname="`+name+`"`)) {
 			t.Errorf("%s has no test (%v)", name, err)

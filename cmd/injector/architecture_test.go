@@ -162,3 +162,62 @@ func TestOnlyTheProcessReadsItsEnvironment(t *testing.T) {
 		}
 	}
 }
+
+var markdownLink = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+
+// TestLinksLeadSomewhere follows the links of all pages to files here, and to their headings.
+func TestLinksLeadSomewhere(t *testing.T) {
+	pages, err := filepath.Glob("../../*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	more, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	followed := 0
+	for _, page := range append(pages, more...) {
+		raw, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range markdownLink.FindAllStringSubmatch(string(raw), -1) {
+			if strings.Contains(m[1], "://") || strings.HasPrefix(m[1], "mailto:") {
+				continue
+			}
+			followed++
+			file, anchor, _ := strings.Cut(m[1], "#")
+			target := filepath.Join(filepath.Dir(page), file)
+			if file == "" {
+				target = page
+			}
+			text, err := os.ReadFile(target)
+			if err != nil && !isDirectory(target) {
+				t.Errorf("%s: %s leads nowhere", page, m[1])
+			}
+			if anchor != "" && !slices.Contains(anchors(string(text)), anchor) {
+				t.Errorf("%s: %s has no such heading", page, m[1])
+			}
+		}
+	}
+	if followed < 50 {
+		t.Errorf("%d links", followed)
+	}
+}
+
+func isDirectory(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// anchors are what a page's headings are called in links.
+func anchors(page string) []string {
+	var list []string
+	for line := range strings.Lines(page) {
+		if strings.HasPrefix(line, "#") {
+			text := strings.ToLower(strings.TrimSpace(strings.TrimLeft(line, "#")))
+			list = append(list, strings.ReplaceAll(regexp.MustCompile(`[^\p{L}\p{N}\- _]`).ReplaceAllString(text, ""), " ", "-"))
+		}
+	}
+	return list
+}
