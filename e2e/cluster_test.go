@@ -248,6 +248,8 @@ func (c *cluster) startControl() error {
 		"--authorization-mode=RBAC",
 		"--kubelet-preferred-address-types=InternalIP",
 		"--endpoint-reconciler-type=none",
+		"--feature-gates=MutatingAdmissionPolicy=true",
+		"--runtime-config=admissionregistration.k8s.io/v1beta1=true",
 	)
 	if err != nil {
 		return err

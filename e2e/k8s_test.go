@@ -303,6 +303,40 @@ func TestNetworkPolicy(t *testing.T) {
 	}
 }
 
+// TestOpenBalena changes the URL and adds the certificate authority, and nothing else.
+func TestOpenBalena(t *testing.T) {
+	var pod *corev1.PodTemplateSpec
+	var authority *corev1.ConfigMap
+	for _, object := range decoded(t, "openbalena", built(t, k8sDir+"openbalena")) {
+		if found := template(object); found != nil {
+			pod = found
+		}
+		if found, ok := object.(*corev1.ConfigMap); ok {
+			authority = found
+		}
+	}
+	if pod == nil || authority == nil || !strings.Contains(authority.Data["ca.pem"], "BEGIN CERTIFICATE") {
+		t.Fatal("a Deployment or the authority is missing")
+	}
+	restricted(t, pod)
+	c := pod.Spec.InitContainers[0]
+	set := map[string]string{}
+	for _, variable := range c.Env {
+		set[variable.Name] = variable.Value
+	}
+	if len(pod.Spec.InitContainers) != 1 || set["BALENA_API_URL"] != "https://api.openbalena.example.com" || len(c.VolumeMounts) != 3 {
+		t.Errorf("%+v", c)
+	}
+	for _, m := range c.VolumeMounts {
+		if m.Name == "openbalena-ca" && set["INJECTOR_CA_FILE"] != m.MountPath+"/ca.pem" {
+			t.Errorf("%s is not in %s", set["INJECTOR_CA_FILE"], m.MountPath)
+		}
+	}
+	if base := pods(t, "sidecar")[0].Spec.InitContainers[0]; len(c.Env) != len(base.Env)+1 || c.Image != base.Image {
+		t.Errorf("more than the URL and the authority has changed: %+v", c.Env)
+	}
+}
+
 // componentOf is what the component makes of a user's own manifest.
 func componentOf(t *testing.T, own string) []byte {
 	t.Helper()
