@@ -167,9 +167,9 @@ func hastened(rules string) string {
 	return timesSixty.ReplaceAllString(rules, "$1")
 }
 
+// startPrometheus scrapes those addresses, with the configuration and the rules of the examples, in haste.
 func startPrometheus(t *testing.T, targets ...string) *prometheus {
 	t.Helper()
-	dir := t.TempDir()
 	rules, err := os.ReadFile("../examples/prometheus/alerts.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -181,6 +181,7 @@ func startPrometheus(t *testing.T, targets ...string) *prometheus {
 	text := strings.ReplaceAll(string(config), "_interval: 30s", "_interval: 250ms")
 	text = strings.ReplaceAll(text, `"injector:22536"`, `"`+strings.Join(targets, `", "`)+`"`)
 	text = strings.Replace(text, "global:\n", "global:\n  scrape_timeout: 250ms\n", 1)
+	dir := t.TempDir()
 	for name, content := range map[string]string{"prometheus.yaml": text, "alerts.yaml": hastened(string(rules))} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
@@ -357,4 +358,29 @@ func (d *demoLife) accidents() time.Duration {
 		d.t.Fatal(err)
 	}
 	return at
+}
+
+// TestPodMonitor names the sidecar's port, and the job that the alerts ask for. Prometheus' operator itself is not tried.
+func TestPodMonitor(t *testing.T) {
+	raw, err := os.ReadFile(k8sDir + "podmonitor/podmonitor.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := regexp.MustCompile(`- port: (\w+)\n`).FindSubmatch(raw)
+	if port == nil || !bytes.Contains(raw, []byte("{targetLabel: job, replacement: balena-token-injector}")) {
+		t.Fatalf("the PodMonitor names no port, or not the alerts' job:\n%s", raw)
+	}
+	for home := range homes {
+		injectors := 0
+		for _, c := range append(pods(t, home)[0].Spec.InitContainers, pods(t, home)[0].Spec.Containers...) {
+			for _, p := range c.Ports {
+				if p.Name == string(port[1]) {
+					injectors++
+				}
+			}
+		}
+		if injectors == 0 {
+			t.Errorf("%s: no port is called %s", home, port[1])
+		}
+	}
 }
