@@ -7,7 +7,7 @@
 GO ?= go
 BIN := $(CURDIR)/bin
 VERSION ?=
-LINTERS := $(BIN)/staticcheck $(BIN)/errcheck $(BIN)/revive
+LINTERS := $(BIN)/staticcheck $(BIN)/errcheck $(BIN)/revive $(BIN)/actionlint
 .PHONY: demo test unit fuzz lint lint-e2e vulnerabilities downloads build image e2e cluster prove bench clients release clean
 
 demo:
@@ -65,6 +65,7 @@ lint: downloads $(LINTERS)
 	$(BIN)/staticcheck ./...
 	$(BIN)/errcheck ./...
 	$(BIN)/revive -config revive.toml -set_exit_status ./...
+	$(BIN)/actionlint
 	GOOS=darwin $(GO) build -o /dev/null ./cmd/injector
 	GOARCH=arm GOARM=6 CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/injector
 
@@ -76,15 +77,17 @@ vulnerabilities:
 downloads:
 	@echo "Go fetches the modules that are not there yet: 3 MB for the product, 12 MB for the linters"
 
-# The end-to-end tests need the modules of Kubernetes: this is for CI, and for those who change these tests.
+# The other modules. The end-to-end tests need those of Kubernetes: this is for CI, and for those who change these parts.
 lint-e2e: $(LINTERS)
-	@echo "Go fetches the modules of Kubernetes that are not there yet: 2 GB unpacked"
-	cd e2e && $(GO) vet ./... && $(BIN)/staticcheck ./... && $(BIN)/revive -config ../revive.toml -set_exit_status ./...
+	@echo "Go fetches the modules that are not there yet: 2 GB of Kubernetes, 40 MB for the release"
+	for module in release e2e; do (cd $$module && test -z "$$(gofmt -l . | tee /dev/stderr)" && $(GO) vet ./... && \
+	    $(BIN)/staticcheck ./... && $(BIN)/errcheck ./... && $(BIN)/revive -config ../revive.toml -set_exit_status ./...) || exit 1; done
 
 # The linters have a module of their own, so that the product's go.mod stays small.
 $(BIN)/staticcheck: LINTER := honnef.co/go/tools/cmd/staticcheck
 $(BIN)/errcheck: LINTER := github.com/kisielk/errcheck
 $(BIN)/revive: LINTER := github.com/mgechev/revive
+$(BIN)/actionlint: LINTER := github.com/rhysd/actionlint/cmd/actionlint
 $(LINTERS): tools/go.mod tools/go.sum
 	cd tools && $(GO) build -o $@ $(LINTER)
 

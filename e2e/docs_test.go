@@ -169,7 +169,9 @@ func TestDocsOfTheMigration(t *testing.T) {
 	r.engineFor(`compose) shift
 	export COMPOSE_PROJECT_NAME=e2emigration COMPOSE_FILE=compose.yaml:` + override + `
 	case "$*" in
-	"up -d") docker-compose up -d; until [ "$(docker inspect -f '{{.State.Health.Status}}' e2emigration_exporter_1)" = healthy ]; do sleep 1; done; exit ;;
+	"up -d") docker-compose up -d
+		until [ "$(docker inspect -f '{{.State.Health.Status}}' e2emigration_exporter_1)" = healthy ]; do sleep 1; done
+		exit ;;
 	stop) docker-compose stop exporter; docker-compose stop; exec docker-compose logs standin ;;
 	esac
 	exec docker-compose "$@" ;;`)
@@ -181,8 +183,8 @@ func TestDocsOfTheMigration(t *testing.T) {
 		}
 	})
 	out := r.follows(commandsOf(t, "migrate.md"))
-	r.sees(out, "started the command", "injector         exec, pid", "ready            yes", "version v0.1.0", `balena_devices_online{fleet_name="`,
-		"revoked a key", "standin: 0 live keys at the end")
+	r.sees(out, "started the command", "injector         exec, pid", "ready            yes", "version v0.1.0",
+		`balena_devices_online{fleet_name="`, "revoked a key", "standin: 0 live keys at the end")
 }
 
 // exporterImage makes an image, under a name of the tests, that runs as the exporter's own does: its command, directory, user and port.

@@ -27,7 +27,8 @@ func TestPolicies(t *testing.T) {
 		t.Fatal(err)
 	}
 	const group = "\napiVersion: admissionregistration.k8s.io/v1"
-	if want := bytes.ReplaceAll(beta, []byte(group+"beta1\n"), []byte(group+"\n")); !bytes.Equal(stable, want) || bytes.Count(stable, []byte(group)) != 2 {
+	want := bytes.ReplaceAll(beta, []byte(group+"beta1\n"), []byte(group+"\n"))
+	if !bytes.Equal(stable, want) || bytes.Count(stable, []byte(group)) != 2 {
 		t.Error("v1.yaml is not v1beta1.yaml with the other version")
 	}
 }
@@ -43,7 +44,8 @@ spec:
   template:
     metadata:
       labels: {app: app}
-      annotations: {balena-injector.github.io/inject: "true", balena-injector.github.io/secret: my-login, balena-injector.github.io/api-url: "URL"}
+      annotations: {balena-injector.github.io/inject: "true", balena-injector.github.io/secret: my-login,
+        balena-injector.github.io/api-url: "URL"}
     spec:
       automountServiceAccountToken: false
       enableServiceLinks: false
@@ -189,7 +191,8 @@ func (h *home) applyPolicy() {
 		h.t.Fatal(err)
 	}
 	const first = "Object.spec.initContainers.env{name: 'BALENA_API_URL'"
-	text := strings.Replace(string(raw), first, "Object.spec.initContainers.env{name: 'INJECTOR_ALLOW_HTTP', value: 'true'},\n                  "+first, 1)
+	const http = "Object.spec.initContainers.env{name: 'INJECTOR_ALLOW_HTTP', value: 'true'},\n                  "
+	text := strings.Replace(string(raw), first, http+first, 1)
 	path := filepath.Join(h.t.TempDir(), "policy.yaml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		h.t.Fatal(err)

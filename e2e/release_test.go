@@ -131,8 +131,9 @@ func TestReleasedImages(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	const formats = "{{json .Config.Entrypoint}} {{json .Config.Cmd}} {{.Config.User}} {{.Config.StopSignal}} {{json .Config.Healthcheck}} " +
-		`{{index .Config.Labels "org.opencontainers.image.title"}} {{index .Config.Labels "org.opencontainers.image.description"}} ` +
+	const formats = "{{json .Config.Entrypoint}} {{json .Config.Cmd}} {{.Config.User}} {{.Config.StopSignal}} " +
+		`{{json .Config.Healthcheck}} {{index .Config.Labels "org.opencontainers.image.title"}} ` +
+		`{{index .Config.Labels "org.opencontainers.image.description"}} ` +
 		`{{index .Config.Labels "org.opencontainers.image.source"}} {{index .Config.Labels "org.opencontainers.image.licenses"}}`
 	for _, c := range []struct{ on, platform, emulator string }{
 		{"linux_amd64", "linux/amd64", ""},
@@ -148,8 +149,9 @@ func TestReleasedImages(t *testing.T) {
 			tag := image + "-release:" + c.on
 			sh(t, "docker", "tag", "balena-token-injector:0.1.0", tag)
 			revision := sh(t, "git", "-C", source, "rev-parse", "HEAD")
-			labels := sh(t, "docker", "image", "inspect", "-f", `{{.Os}}/{{.Architecture}} {{index .Config.Labels "org.opencontainers.image.version"}} `+
-				`{{index .Config.Labels "org.opencontainers.image.revision"}} {{index .Config.Labels "org.opencontainers.image.created"}}`, tag)
+			labels := sh(t, "docker", "image", "inspect", "-f", `{{.Os}}/{{.Architecture}} `+
+				`{{index .Config.Labels "org.opencontainers.image.version"}} {{index .Config.Labels "org.opencontainers.image.revision"}} `+
+				`{{index .Config.Labels "org.opencontainers.image.created"}}`, tag)
 			system := strings.Join(strings.Split(c.platform, "/")[:2], "/")
 			if want := system + " 0.1.0 " + revision + " 2026-01-02T03:04:05Z"; labels != want {
 				t.Errorf("labels %s, not %s", labels, want)

@@ -134,16 +134,16 @@ func neighbours(t *testing.T) (first, second string) {
 	return "", ""
 }
 
-func fetch(t *testing.T, url string) string {
+func fetch(t *testing.T, address string) string {
 	t.Helper()
-	answer, err := http.Get(url)
+	answer, err := http.Get(address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = answer.Body.Close() }()
 	text, err := io.ReadAll(answer.Body)
 	if err != nil || answer.StatusCode != http.StatusOK {
-		t.Fatalf("%s: %s %v\n%s", url, answer.Status, err, text)
+		t.Fatalf("%s: %s %v\n%s", address, answer.Status, err, text)
 	}
 	return string(text)
 }
@@ -188,8 +188,8 @@ func startPrometheus(t *testing.T, targets ...string) *prometheus {
 		}
 	}
 	address, _ := neighbours(t)
-	cmd := exec.Command("prometheus", "--config.file="+filepath.Join(dir, "prometheus.yaml"), "--storage.tsdb.path="+filepath.Join(dir, "data"),
-		"--web.listen-address="+address, "--log.level=warn")
+	cmd := exec.Command("prometheus", "--config.file="+filepath.Join(dir, "prometheus.yaml"),
+		"--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address, "--log.level=warn")
 	log := &bytes.Buffer{}
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {

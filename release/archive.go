@@ -27,7 +27,8 @@ func writeTar(w io.Writer, at time.Time, entries []entry) error {
 	entries = slices.SortedFunc(slices.Values(entries), func(a, b entry) int { return cmp.Compare(a.path, b.path) })
 	tw := tar.NewWriter(w)
 	for _, e := range entries {
-		head := &tar.Header{Name: e.path, Mode: e.mode, Size: int64(len(e.content)), ModTime: at, Typeflag: tar.TypeReg, Format: tar.FormatPAX}
+		head := &tar.Header{Name: e.path, Mode: e.mode, Size: int64(len(e.content)), ModTime: at, Typeflag: tar.TypeReg,
+			Format: tar.FormatPAX}
 		if strings.HasSuffix(e.path, "/") {
 			head.Typeflag = tar.TypeDir
 		}

@@ -72,11 +72,12 @@ func TestCompletionInBash(t *testing.T) {
 		if strings.HasSuffix(line, " ") {
 			typed = append(typed, "")
 		}
-		text := "compopt() { :; }; source " + path + "; COMP_CWORD=" + string(rune('0'+len(typed)-1)) + "; COMP_WORDS=("
+		var text strings.Builder
+		text.WriteString("compopt() { :; }; source " + path + "; COMP_CWORD=" + string(rune('0'+len(typed)-1)) + "; COMP_WORDS=(")
 		for _, word := range typed {
-			text += " " + quoted(word)
+			text.WriteString(" " + quoted(word))
 		}
-		wantOffers(t, "bash", l.typed, in(t, "bash", "-c", text+`); _injector; printf '%s\n' "${COMPREPLY[@]}"`), l.want, l.never)
+		wantOffers(t, "bash", l.typed, in(t, "bash", "-c", text.String()+`); _injector; printf '%s\n' "${COMPREPLY[@]}"`), l.want, l.never)
 	}
 	if out := in(t, "bash", "-c", "source "+path+"; complete -p injector"); !strings.Contains(out, "-F _injector injector") {
 		t.Error(out)
@@ -86,7 +87,8 @@ func TestCompletionInBash(t *testing.T) {
 func TestCompletionInFish(t *testing.T) {
 	path := script(t, "fish")
 	for _, l := range typedLines {
-		out := in(t, "fish", "--no-config", "-c", "source "+path+"; complete -C "+quoted("injector "+l.typed)+" | string split -f1 \\t; true")
+		ask := "source " + path + "; complete -C " + quoted("injector "+l.typed) + " | string split -f1 \\t; true"
+		out := in(t, "fish", "--no-config", "-c", ask)
 		if l.typed == "exec " {
 			continue // fish offers the command at once
 		}
@@ -105,18 +107,19 @@ func TestCompletionInZsh(t *testing.T) {
 		if l.typed == "" || strings.HasSuffix(l.typed, " ") {
 			typed = append(typed, "")
 		}
-		text := blocks + "words=("
+		var text strings.Builder
+		text.WriteString(blocks + "words=(")
 		for _, word := range typed {
-			text += " " + quoted(word)
+			text.WriteString(" " + quoted(word))
 		}
-		out := in(t, "zsh", "-f", "-c", text+"); CURRENT=${#words}; _injector")
+		out := in(t, "zsh", "-f", "-c", text.String()+"); CURRENT=${#words}; _injector")
 		if l.typed == "exec -- sle" {
 			wantOffers(t, "zsh", l.typed, out, "sle", "--") // the rest is left to the command's own completion
 			continue
 		}
 		if last := typed[len(typed)-1]; last != "" { // zsh itself drops what does not begin with what was typed
 			var kept []string
-			for _, offer := range strings.Fields(out) {
+			for offer := range strings.FieldsSeq(out) {
 				if strings.HasPrefix(offer, last) {
 					kept = append(kept, offer)
 				}

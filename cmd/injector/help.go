@@ -134,8 +134,7 @@ func printVariable(w io.Writer, v config.Variable) {
 		paragraph(w, 0, "Default: none")
 	}
 	if v.File != "" {
-		paragraph(w, 0, fmt.Sprintf("In a file: %s is its path. One line break at its end does not count, and it is read again when it changes.",
-			v.File))
+		paragraph(w, 0, "In a file: "+v.File+" is its path. One line break at its end does not count. It is read again when it changes.")
 	}
 	if v.Other != "" {
 		others := slices.DeleteFunc(v.Names(), func(name string) bool { return name == v.Name || name == v.File })

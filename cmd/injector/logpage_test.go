@@ -84,8 +84,8 @@ func readLogSource(t *testing.T) logSource {
 	src := logSource{map[string]bool{}, map[string]map[string]bool{"INFO": {}, "WARN": {}, "ERROR": {}}}
 	for _, dir := range []string{"agent", "balena", "cmd/injector", "internal", "render", "settle"} {
 		err := filepath.WalkDir(filepath.Join("../..", dir), func(path string, d fs.DirEntry, err error) error {
-			skip := strings.Contains(path, "node_modules") || strings.Contains(path, "internal/bench") || strings.Contains(path, "balenatest") ||
-				strings.Contains(path, "internal/prove")
+			skip := slices.ContainsFunc([]string{"node_modules", "internal/bench", "internal/prove", "balenatest"},
+				func(part string) bool { return strings.Contains(path, part) })
 			if err != nil || skip || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
 				return err
 			}
@@ -230,8 +230,8 @@ for people, json for programs; INJECTOR_LOG_LEVEL leaves lines out. No line has 
 
 ## Fields
 
-Each line has ` + "`time` (RFC 3339), `level` (DEBUG, INFO, WARN, ERROR) and `msg`" + `. A field that is not there is not known, or means nothing
-here. Points in time are RFC 3339. A duration is text such as 1m30s for people; in JSON it is a number of seconds, and its name
+Each line has ` + "`time` (RFC 3339), `level` (DEBUG, INFO, WARN, ERROR) and `msg`" + `. A field that is not there is not
+known, or means nothing here. Points in time are RFC 3339. A duration is text such as 1m30s for people; in JSON it is a number of seconds, and its name
 ends in _seconds: took=1m30s is ` + "`\"took_seconds\":90`" + `.
 
 | field | shape | meaning |
@@ -241,7 +241,8 @@ ends in _seconds: took=1m30s is ` + "`\"took_seconds\":90`" + `.
 		field := logFields[name]
 		_, _ = fmt.Fprintf(&out, "| `%s` | %s | %s |\n", name, field.shape, field.means)
 	}
-	out.WriteString("\n## Messages\n\nTheir words may get better; alerts belong on [metrics](metrics.md). `…` is a step, an error or a name.\n")
+	out.WriteString("\n## Messages\n\n" +
+		"Their words may get better; alerts belong on [metrics](metrics.md). `…` is a step, an error or a name.\n")
 	for _, level := range []string{"ERROR", "WARN", "INFO"} {
 		_, _ = fmt.Fprintf(&out, "\n### %s\n\n", level)
 		for _, text := range slices.Sorted(maps.Keys(src.messages[level])) {

@@ -51,8 +51,8 @@ from the code.
 	out.WriteString(`
 A ` + "`_FILE`" + ` variable names a file with the credential; one line break at its end does not belong to
 it. The file is watched (also when a Kubernetes Secret is updated) and read again. The usual proxy
-variables (` + "`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`" + `) are obeyed. ` + "`GOGC`, `GOMEMLIMIT` and `GOMAXPROCS`" + ` win over the thrifty
-settings that the program gives itself.
+variables (` + "`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`" + `) are obeyed. ` + "`GOGC`, `GOMEMLIMIT` and `GOMAXPROCS`" + ` win
+over the thrifty settings that the program gives itself.
 
 ## Commands
 
@@ -121,8 +121,8 @@ func manPage() string {
 	say(".SH EXIT STATUS")
 	text("0 done; " + commonExits + ".")
 	say(".SH ENVIRONMENT")
-	text("An empty variable counts as unset. Durations are numbers with units: 90s, 15m, 1h30m, 7d. [_FILE] means: or NAME_FILE, the path " +
-		"of a file that is watched. " + sentence(config.OtherNames))
+	text("An empty variable counts as unset. Durations are numbers with units: 90s, 15m, 1h30m, 7d. [_FILE] means: or NAME_FILE, the " +
+		"path of a file that is watched. " + sentence(config.OtherNames))
 	for _, g := range config.Groups() {
 		say(".SS %s", roff(g.Title))
 		for _, v := range g.Variables {
@@ -144,8 +144,8 @@ func manPage() string {
 	}
 	say(".SH EXAMPLES")
 	text("With a tmpfs at /secrets:")
-	say(".PP\n.nf\n%s\n.fi", roff("export BALENA_USERNAME=service-account BALENA_PASSWORD_FILE=/run/secrets/balena-password\ninjector check\n"+
-		"injector run &\n\ninjector exec -- my-app"))
+	say(".PP\n.nf\n%s\n.fi", roff("export BALENA_USERNAME=service-account BALENA_PASSWORD_FILE=/run/secrets/balena-password\n"+
+		"injector check\ninjector run &\n\ninjector exec -- my-app"))
 	say(".SH SEE ALSO")
 	text("https://github.com/balena-injector/injector")
 	return out.String()

@@ -150,7 +150,8 @@ func (d *demo) startExec() (*process, error) {
 	}
 	cmd := d.injector("exec")
 	cmd.Args = append(cmd.Args, "--", "sleep", "600")
-	cmd.Env = append(cmd.Env, "PATH="+os.Getenv("PATH"), "INJECTOR_LISTEN="+net.JoinHostPort(host, strconv.Itoa(number+1)), "INJECTOR_OUTPUT=", "INJECTOR_TEMPLATES=",
+	listen := net.JoinHostPort(host, strconv.Itoa(number+1))
+	cmd.Env = append(cmd.Env, "PATH="+os.Getenv("PATH"), "INJECTOR_LISTEN="+listen, "INJECTOR_OUTPUT=", "INJECTOR_TEMPLATES=",
 		"INJECTOR_NOTIFY_URL=", "INJECTOR_NAME=demo-exec", "INJECTOR_STATE_DIR="+d.path("exec"))
 	return start(cmd)
 }

@@ -129,7 +129,8 @@ func TestDefaultsAreWhatTheReferenceSays(t *testing.T) {
 				all = append(all, v.Name+"= "+v.Default+"\t")
 			}
 			for _, name := range v.Names() {
-				if given := []string{"BALENA_USERNAME", "INJECTOR_USERNAME", "BALENA_PASSWORD", "INJECTOR_PASSWORD"}; !slices.Contains(given, name) {
+				given := []string{"BALENA_USERNAME", "INJECTOR_USERNAME", "BALENA_PASSWORD", "INJECTOR_PASSWORD"}
+				if !slices.Contains(given, name) {
 					empty = append(empty, name+"=")
 				}
 			}

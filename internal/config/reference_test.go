@@ -60,7 +60,8 @@ func TestTheOrderOfTheReference(t *testing.T) {
 	if _, like, ok := Describe("INJECTOR_TLL"); ok || like != "INJECTOR_TTL" {
 		t.Errorf("INJECTOR_TLL is like %q", like)
 	}
-	if got, want := Credentials(), []string{"BALENA_PASSWORD", "BALENA_TOTP_SECRET", "BALENA_SESSION_TOKEN", "BALENA_API_KEY"}; !slices.Equal(got, want) {
+	want := []string{"BALENA_PASSWORD", "BALENA_TOTP_SECRET", "BALENA_SESSION_TOKEN", "BALENA_API_KEY"}
+	if got := Credentials(); !slices.Equal(got, want) {
 		t.Errorf("credentials: %q", got)
 	}
 }

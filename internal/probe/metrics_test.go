@@ -186,17 +186,12 @@ func TestMetricsPage(t *testing.T) {
 	}
 }
 
-const metricsHead = `# Metrics
-
-With ` + "`INJECTOR_LISTEN=:22536`" + ` they are at ` + "`http://HOST:22536/metrics`" + `, in Prometheus' text format. [watching.md](watching.md) tells how
-to scrape them, and has alerts and a dashboard. Times are seconds, points in time seconds since 1970 by the local clock unless the
-text says otherwise. Where ` + "`INJECTOR_KEYS`" + ` names several keys, each value of a key has one more label, ` + "`key`" + `. Counters begin at 0
-with each start of the injector, unless the text says otherwise. Steps have the names that the log and ` + "`injector status`" + ` give
-them. No metric has a secret in it. This page is made from the code.
-
-| metric | type | labels | meaning |
-|---|---|---|---|
-`
+const metricsHead = "# Metrics\n\nWith `INJECTOR_LISTEN=:22536` they are at `http://HOST:22536/metrics`, in Prometheus' text format.\n" +
+	"[watching.md](watching.md) tells how to scrape them, and has alerts and a dashboard. Times are seconds, points in time\n" +
+	"seconds since 1970 by the local clock unless the text says otherwise. Where `INJECTOR_KEYS` names several keys, each value\n" +
+	"of a key has one more label, `key`. Counters begin at 0 with each start of the injector, unless the text says otherwise.\n" +
+	"Steps have the names that the log and `injector status` give them. No metric has a secret in it. This page is made from\n" +
+	"the code.\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n"
 
 // TestMetricsOfSeveralKeys have the key's name for a label.
 func TestMetricsOfSeveralKeys(t *testing.T) {

@@ -45,7 +45,7 @@ type Report struct {
 	API            string        `json:"api,omitempty"`                // its URL
 	Listen         string        `json:"listen,omitempty"`             // the TCP address for probes; empty: none
 	Ahead          words.Seconds `json:"clock_ahead_seconds,omitzero"` // how far the local clock is ahead of the server's
-	Restarts       *int64        `json:"command_restarts,omitempty"`   // under exec: how often its command was started again for another key
+	Restarts       *int64        `json:"command_restarts,omitempty"`   // under exec: how often its command was started again
 	GoVersion      string        `json:"go_version,omitempty"`         // what it was built with
 	Keys           []KeyReport   `json:"keys"`                         // one, or one of each name in INJECTOR_KEYS
 }

@@ -70,7 +70,7 @@ func InSeconds(d time.Duration) float64 {
 func Wrap(text string, width int) []string {
 	var lines []string
 	line, length := "", 0
-	for _, word := range strings.Fields(text) {
+	for word := range strings.FieldsSeq(text) {
 		n := utf8.RuneCountInString(word)
 		switch {
 		case line == "":
