@@ -231,8 +231,8 @@ for people, json for programs; INJECTOR_LOG_LEVEL leaves lines out. No line has 
 ## Fields
 
 Each line has ` + "`time` (RFC 3339), `level` (DEBUG, INFO, WARN, ERROR) and `msg`" + `. A field that is not there is not
-known, or means nothing here. Points in time are RFC 3339. A duration is text such as 1m30s for people; in JSON it is a number of seconds, and its name
-ends in _seconds: took=1m30s is ` + "`\"took_seconds\":90`" + `.
+known, or means nothing here. Points in time are RFC 3339. A duration is text such as 1m30s for people; in JSON it is a number of
+seconds, and its name ends in _seconds: took=1m30s is ` + "`\"took_seconds\":90`" + `.
 
 | field | shape | meaning |
 |---|---|---|
