@@ -26,7 +26,7 @@ func runStatus(in *invocation) error {
 		e := json.NewEncoder(in.stdout)
 		e.SetEscapeHTML(false)
 		e.SetIndent("", "  ")
-		err = e.Encode(r)
+		err = e.Encode(r.Whole())
 	} else {
 		tw := tabwriter.NewWriter(in.stdout, 0, 0, 2, ' ', 0)
 		printStatus(tw, r, time.Now())

@@ -100,6 +100,17 @@ func (r Report) Line(now time.Time) string {
 	return "ready"
 }
 
+// Whole returns r with empty lists in the place of missing ones, which JSON would call null.
+func (r Report) Whole() Report {
+	r.Keys = append([]KeyReport{}, r.Keys...)
+	for i := range r.Keys {
+		if r.Keys[i].Outputs == nil {
+			r.Keys[i].Outputs = []string{}
+		}
+	}
+	return r
+}
+
 func (k KeyReport) named(text string) string {
 	if k.Name == "" {
 		return text

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"encoding/json"
 	"reflect"
 	"strings"
 	"testing"
@@ -210,5 +211,18 @@ func TestForToldFromAnothersOutputs(t *testing.T) {
 	}
 	if line := running.For([]string{"/secrets/c"}).Line(at); !strings.Contains(line, "an INJECTOR_STATE_DIR of its own") {
 		t.Errorf("its line is %q", line)
+	}
+}
+
+// TestAWholeReportHasNoNull in its JSON, and leaves the report that it was made from alone.
+func TestAWholeReportHasNoNull(t *testing.T) {
+	for _, r := range []Report{{}, {Keys: []KeyReport{{Name: "deploy"}, {Outputs: []string{"/secrets/x"}}}}} {
+		raw, err := json.Marshal(r.Whole())
+		if err != nil || strings.Contains(string(raw), "null") {
+			t.Errorf("%v %s", err, raw)
+		}
+		if len(r.Keys) > 0 && r.Keys[0].Outputs != nil {
+			t.Error("the report itself was changed")
+		}
 	}
 }
