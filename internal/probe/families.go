@@ -18,6 +18,8 @@ func stateFamilies() []family {
 			"When the published key expires, by balena's clock; absent without one, and for one that balena refuses.", expiry),
 		gauge("injector_key_ttl_seconds", "How far ahead an extension sets the expiry (INJECTOR_TTL).",
 			func(k KeyReport) float64 { return seconds(k.TTL) }),
+		gauge("injector_check_interval_seconds", "How often balena is asked whether the key lives (INJECTOR_CHECK_INTERVAL).",
+			func(k KeyReport) float64 { return seconds(k.Check) }),
 		gauge("injector_last_success_timestamp_seconds",
 			"When balena last did what was asked, or said that the key lives; absent until then.",
 			func(k KeyReport) float64 { return unix(k.LastSuccess) }),

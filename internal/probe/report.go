@@ -54,15 +54,16 @@ type Report struct {
 type KeyReport struct {
 	Name string `json:"key,omitempty"` // in INJECTOR_KEYS; empty: the only one
 	agent.Status
-	Outputs       []string      `json:"outputs"`                  // the paths that apps read
-	Files         []string      `json:"files,omitempty"`          // of an injector that does not answer: what lies at the outputs' paths
-	Login         string        `json:"login,omitempty"`          // the user name; empty without one
-	SessionExpiry time.Time     `json:"session_expires,omitzero"` // by the server's clock
-	TTL           words.Seconds `json:"ttl_seconds,omitzero"`     // how far ahead expiries are set
-	MaxTTL        words.Seconds `json:"max_ttl_seconds,omitzero"` // how old a key may get before another replaces it; zero: it never is
-	Overlap       words.Seconds `json:"overlap_seconds,omitzero"` // how long a replaced key lives on
-	Untold        []string      `json:"untold,omitempty"`         // notifications that failed at their last try, and why
-	Told          *Told         `json:"told,omitempty"`           // nil: nobody is to be told
+	Outputs       []string      `json:"outputs"`                         // the paths that apps read
+	Files         []string      `json:"files,omitempty"`                 // of an injector that does not answer: what lies at the outputs' paths
+	Login         string        `json:"login,omitempty"`                 // the user name; empty without one
+	SessionExpiry time.Time     `json:"session_expires,omitzero"`        // by the server's clock
+	TTL           words.Seconds `json:"ttl_seconds,omitzero"`            // how far ahead expiries are set
+	MaxTTL        words.Seconds `json:"max_ttl_seconds,omitzero"`        // how old a key may get before another replaces it; zero: it never is
+	Overlap       words.Seconds `json:"overlap_seconds,omitzero"`        // how long a replaced key lives on
+	Check         words.Seconds `json:"check_interval_seconds,omitzero"` // how often the server is asked whether the key lives
+	Untold        []string      `json:"untold,omitempty"`                // notifications that failed at their last try, and why
+	Told          *Told         `json:"told,omitempty"`                  // nil: nobody is to be told
 	// Credential says why the credential did not work when it was used or read last; nil if it did.
 	Credential *Credential `json:"credential,omitempty"`
 }

@@ -63,7 +63,7 @@ func (k *keeper) report() probe.KeyReport {
 	}
 	r := probe.KeyReport{Name: k.settings.Name, Status: status, Outputs: k.settings.Paths(), Login: k.account.Login(),
 		SessionExpiry: k.account.SessionExpiry(), TTL: words.Seconds(t.TTL), MaxTTL: words.Seconds(t.MaxTTL),
-		Overlap: words.Seconds(t.Overlap), Untold: untold}
+		Overlap: words.Seconds(t.Overlap), Check: words.Seconds(t.Check), Untold: untold}
 	if len(k.tellers) > 0 {
 		r.Told = &told
 	}
