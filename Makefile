@@ -37,7 +37,7 @@ test: lint unit fuzz
 e2e:
 	@docker version >/dev/null 2>&1 || echo "LEFT OUT: the image and the Compose examples; there is no Docker Engine"
 	@test -x $(BIN)/cluster || echo "LEFT OUT: the manifests on a Kubernetes cluster; 'make cluster' builds one"
-	cd e2e && $(GO) test -count=1 -v -timeout 20m -parallel 4 . # they wait for others most of the time
+	cd e2e && $(GO) test -count=1 -v -timeout 40m -parallel 4 . # they wait for others most of the time
 
 # Kubernetes from its own modules, for the tests: 5 to 10 minutes on 2 cores, the first time.
 cluster: $(BIN)/cluster

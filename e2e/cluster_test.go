@@ -111,7 +111,8 @@ state = "` + c.path("containerd-state") + `"
  "ipam": {"type": "host-local", "dataDir": "` + c.path("cni-addresses") + `",
  "ranges": [[{"subnet": "` + subnet + `"}]], "routes": [{"dst": "0.0.0.0/0"}]}}]}
 `,
-		// A Secret's update is seen within seconds instead of a minute or two.
+		// A Secret's update is seen within seconds instead of a minute or two. On a disk that is nearly full the kubelet would
+		// remove images that no pod uses at the moment, and nothing brings them back.
 		"kubelet.yaml": `apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 address: ` + gateway + `
@@ -124,6 +125,7 @@ cgroupRoot: ` + cgroupRoot + `
 failSwapOn: false
 enforceNodeAllocatable: []
 evictionHard: {memory.available: 50Mi}
+imageGCHighThresholdPercent: 100
 containerRuntimeEndpoint: unix://` + c.path("containerd.sock") + `
 podLogsDir: ` + c.path("logs") + `
 syncFrequency: 5s
