@@ -55,11 +55,11 @@ type KeyReport struct {
 	Name string `json:"key,omitempty"` // in INJECTOR_KEYS; empty: the only one
 	agent.Status
 	Outputs       []string      `json:"outputs"`                         // the paths that apps read
-	Files         []string      `json:"files,omitempty"`                 // of an injector that does not answer: what lies at the outputs' paths
+	Files         []string      `json:"files,omitempty"`                 // of one that does not answer: what lies at the outputs' paths
 	Login         string        `json:"login,omitempty"`                 // the user name; empty without one
 	SessionExpiry time.Time     `json:"session_expires,omitzero"`        // by the server's clock
 	TTL           words.Seconds `json:"ttl_seconds,omitzero"`            // how far ahead expiries are set
-	MaxTTL        words.Seconds `json:"max_ttl_seconds,omitzero"`        // how old a key may get before another replaces it; zero: it never is
+	MaxTTL        words.Seconds `json:"max_ttl_seconds,omitzero"`        // how old a key may get; zero: as old as it likes
 	Overlap       words.Seconds `json:"overlap_seconds,omitzero"`        // how long a replaced key lives on
 	Check         words.Seconds `json:"check_interval_seconds,omitzero"` // how often the server is asked whether the key lives
 	Untold        []string      `json:"untold,omitempty"`                // notifications that failed at their last try, and why
