@@ -86,7 +86,7 @@ _injector() {
         case $COMP_CWORD in
         2) choices=-- ;;
         3) COMPREPLY=($(compgen -c -- "$cur")); return ;;
-        *) compopt -o default; return ;;
+        *) compopt -o default 2>/dev/null; return ;; # bash 3 has no compopt
         esac ;;
 `, c.name)
 		case c.args == "DIR":
@@ -97,7 +97,7 @@ _injector() {
 	}
 	_, _ = io.WriteString(w, `    esac
     COMPREPLY=($(compgen -W "$choices" -- "$cur"))
-    [[ ${COMPREPLY[0]-} == *= ]] && compopt -o nospace
+    if [[ ${COMPREPLY[0]-} == *= ]]; then compopt -o nospace 2>/dev/null; fi
 }
 complete -F _injector injector
 `)
