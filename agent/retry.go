@@ -82,6 +82,9 @@ func (a *Agent) note(ctx context.Context, s step, began instant, err error) {
 	if ctx.Err() != nil {
 		return // the stop, not a failure
 	}
+	if s.kind.writesOutputs() {
+		a.proven = time.Time{} // whatever was found before: look again before a key is minted
+	}
 	now := a.clock.now()
 	if old == nil {
 		old = &streak{since: now}
@@ -178,6 +181,9 @@ func (a *Agent) count(k kind) {
 	failures[string(k)]++
 	a.failures = failures
 }
+
+// writesOutputs reports whether a step writes what the app reads.
+func (k kind) writesOutputs() bool { return k == publishKey || k == repairOutputs || k == labelOutputs }
 
 // asksServer reports whether a step that succeeds has had an answer of the server.
 func (k kind) asksServer() bool {

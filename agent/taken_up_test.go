@@ -1,9 +1,11 @@
 package agent_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -135,6 +137,59 @@ func TestAnAcknowledgementThatComesWithTheStop(t *testing.T) {
 		}
 		l = w.run()
 		w.sleep(time.Minute)
+		l.endWell()
+	})
+}
+
+// fullDisk is a publisher whose writes fail from a moment on, of which a proof before says nothing.
+type fullDisk struct {
+	agent.Publisher
+	full *atomic.Bool
+}
+
+var errFull = errors.New("no space left on device")
+
+func (d fullDisk) check() error {
+	if d.full.Load() {
+		return errFull
+	}
+	return nil
+}
+
+func (d fullDisk) Prove(ctx context.Context) error {
+	return errors.Join(d.check(), d.Publisher.Prove(ctx))
+}
+
+func (d fullDisk) Publish(ctx context.Context, p key.Publication) error {
+	return cmp.Or(d.check(), d.Publisher.Publish(ctx, p))
+}
+
+func (d fullDisk) Describe(ctx context.Context, p key.Publication) error {
+	return cmp.Or(d.check(), d.Publisher.Describe(ctx, p))
+}
+
+// TestAFailedWriteEndsTheProof that outputs can be written: a key that dies a moment later is not followed by one that
+// cannot be published.
+func TestAFailedWriteEndsTheProof(t *testing.T) {
+	inWorld(t, balenatest.Options{}, func(w *world) {
+		full := &atomic.Bool{}
+		w.around = func(p agent.Publisher, s agent.Store) (agent.Publisher, agent.Store) { return fullDisk{p, full}, s }
+		w.times.Check = time.Second
+		w.proven = time.Now()
+		l := w.run()
+		w.published(time.Second)
+		full.Store(true)
+		l.agent.Renew() // the new expiry cannot be written beside the token
+		w.sleep(500 * time.Millisecond)
+		w.server.DeleteKey(w.server.Live()[0].ID)
+		w.sleep(3 * time.Second)
+		w.wantLog("no space left on device")
+		if n := w.server.Count("mint"); n != 1 {
+			t.Errorf("%d mints", n)
+		}
+		full.Store(false)
+		w.sleep(2 * time.Minute)
+		w.wantGood()
 		l.endWell()
 	})
 }

@@ -44,7 +44,7 @@ func TestCheckSaysWhatRunWouldFindTaken(t *testing.T) {
 		contains(t, s.want(int(exitFailed), command), "another injector is using this state directory", "fix: stop the other injector")
 	}
 	s.set("INJECTOR_OUTPUT", mine)
-	p.signal(syscall.SIGSTOP)
+	p.freeze()
 	contains(t, s.want(int(exitFailed), "check"), "another injector is using this state directory", "does not answer")
 	p.signal(syscall.SIGCONT)
 	p.stop()

@@ -49,6 +49,21 @@ func (s *stage) usePasswordFile(t *testing.T) (path string) {
 	return path
 }
 
+// freeze stops a process, and waits until all its threads stand still: one on another processor may go on for a moment.
+func (p *proc) freeze() {
+	p.s.t.Helper()
+	p.signal(syscall.SIGSTOP)
+	p.s.eventually("a stopped process", func() bool {
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.cmd.Process.Pid))
+		for _, thread := range threads {
+			if raw, err := os.ReadFile(thread); err == nil && !strings.Contains(string(raw), ") T ") {
+				return false
+			}
+		}
+		return len(threads) > 0
+	})
+}
+
 func (s *stage) startReady() *proc {
 	s.t.Helper()
 	p := s.start("run")
@@ -302,7 +317,7 @@ func TestAHandoverIsShown(t *testing.T) {
 	if out := s.want(0, "status"); strings.Contains(out, "hands over") {
 		t.Errorf("%s", out)
 	}
-	p.signal(syscall.SIGSTOP)
+	p.freeze()
 	contains(t, s.want(1, "handover"), "does not answer", "it may still do what it was asked for")
 	p.signal(syscall.SIGCONT)
 	s.want(0, "handover", "--undo")

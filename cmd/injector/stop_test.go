@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/balena-injector/injector/agent"
 	"github.com/balena-injector/injector/balena/balenatest"
 	"github.com/balena-injector/injector/internal/tally"
 	"github.com/balena-injector/injector/key"
@@ -245,7 +246,8 @@ func TestAKeyTakenOutThatCannotBeRevoked(t *testing.T) {
 	s := newKeysStage(t)
 	p := s.start("run")
 	s.ready()
-	left := s.report().Keys[1].Key // the fleet's
+	var left *agent.KeyStatus // the fleet's
+	s.eventually("the key's id", func() bool { left = s.report().Keys[1].Key; return left.ID != 0 })
 	p.signal(syscall.SIGQUIT)
 	p.wait(5 * time.Second)
 	s.set("INJECTOR_KEYS", "deploy")
