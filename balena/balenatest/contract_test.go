@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// exchange is one recorded request with its answer; see testdata/contract.json.
+// exchange is one recorded request with its answer; see testdata.
 type exchange struct {
 	ID      string
 	Set     map[string]string
@@ -43,9 +43,10 @@ type exchange struct {
 	Capture map[string]string
 }
 
-// TestContract replays what was recorded from the real server.
-func TestContract(t *testing.T) {
-	raw, err := os.ReadFile("testdata/contract.json")
+// recorded reads the exchanges of a file.
+func recorded(t *testing.T, name string, want int) []exchange {
+	t.Helper()
+	raw, err := os.ReadFile("testdata/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,15 +54,20 @@ func TestContract(t *testing.T) {
 	if err := json.Unmarshal(raw, &file); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(file.Exchanges); n != 144 {
-		t.Fatalf("%d exchanges, recorded were 144", n)
+	if n := len(file.Exchanges); n != want {
+		t.Fatalf("%s has %d exchanges, recorded were %d", name, n, want)
 	}
+	return file.Exchanges
+}
+
+// TestContract replays what was recorded from the real server.
+func TestContract(t *testing.T) {
 	s := New(Options{})
 	u := s.DefaultUser()
 	p := &replay{t: t, server: s, base: s.Start(t), vars: map[string]string{
 		"username": u.Name, "email": u.Email, "password": u.Password, "run": hexText(8),
 		"fleet_id": fmt.Sprint(s.DefaultFleet().ID), "device_id": fmt.Sprint(s.DefaultDevice().ID)}}
-	for _, x := range file.Exchanges {
+	for _, x := range append(recorded(t, "contract.json", 144), recorded(t, "many.json", 42)...) {
 		p.run(x)
 	}
 	if live := s.Live(); len(live) > 3 { // the three fleet and device keys, which no session can delete

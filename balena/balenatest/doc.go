@@ -1,7 +1,7 @@
 // Package balenatest is a stand-in for the balena API: users, sessions, keys, fleets and devices
 // in memory, over real HTTP.
 //
-// It is held to the 144 exchanges with open-balena-api v49 in testdata/contract.json, its oddities
+// It is held to the 186 exchanges with open-balena-api v49 in testdata, its oddities
 // included: a DELETE without an id empties the account, a PATCH of an unknown id says 200, and
 // minting with a misspelt date gives a key that never expires.
 //

@@ -12,10 +12,22 @@ import (
 // fields is a row of a resource.
 type fields map[string]any
 
+// longestRequest is how long a request line may be: one of 15 kB was answered, one of 24 kB was not. Node's limit for all
+// headers together is 16 KiB.
+const longestRequest = 16 << 10
+
 var resourceForm = regexp.MustCompile(`^(api_key|application|device|device_type)(?:\((\d+)\))?$`)
 
 // resource is everything below /v6 and /v7.
 func (s *Server) resource(c *call) {
+	if len(c.r.RequestURI) > longestRequest {
+		c.status(http.StatusRequestHeaderFieldsTooLarge)
+		return
+	}
+	if count := c.r.PathValue("count"); count != "" && count != "$count" {
+		c.status(http.StatusNotFound)
+		return
+	}
 	form := resourceForm.FindStringSubmatch(c.r.PathValue("resource"))
 	if form == nil {
 		c.status(http.StatusNotFound)
@@ -75,11 +87,21 @@ func (s *Server) apiKeys(c *call, q query) {
 	case http.MethodGet:
 		rows := []fields{}
 		for _, k := range s.keys.among(q) {
-			if s.visible(k, u) {
-				rows = append(rows, s.keyRow(k))
+			if !s.visible(k, u) {
+				continue
+			}
+			if row := s.keyRow(k); q.match(row) {
+				rows = append(rows, row)
+			}
+			if q.inOrder() && len(rows) == q.skip+q.top {
+				break
 			}
 		}
-		c.json(http.StatusOK, map[string]any{"d": q.run(rows)})
+		if rows = q.run(rows); c.r.PathValue("count") != "" {
+			c.json(http.StatusOK, map[string]any{"d": len(rows)})
+			return
+		}
+		c.json(http.StatusOK, map[string]any{"d": rows})
 	case http.MethodPatch:
 		s.patch(c, q, u)
 	case http.MethodDelete:

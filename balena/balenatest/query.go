@@ -1,6 +1,7 @@
 package balenatest
 
 import (
+	"cmp"
 	"net/url"
 	"regexp"
 	"slices"
@@ -11,14 +12,17 @@ import (
 
 // query is the part of OData that balena's clients use on these resources.
 type query struct {
-	id       int64  // in parentheses; 0: none
-	name     string // asked for by "name eq"; it is among conds, too
-	selected []string
+	id       int64    // in parentheses; 0: none
+	ids      []int64  // those that the filter asks for; nil: it does not say
+	names    []string // likewise
+	above    int64    // all ids that it asks for are greater
+	selected []string // nil: all
 	expanded []string // what is named here is there as a whole
 	conds    []func(fields) bool
 	orderBy  string
 	desc     bool
-	top      int
+	top      int // -1: no limit
+	skip     int
 }
 
 // parseQuery reads a query string and the id in parentheses before it, which may be empty. It reports whether it is one.
@@ -53,6 +57,8 @@ func (q *query) take(name, value string) bool {
 		q.selected = strings.Split(value, ",")
 	case "$top":
 		q.top, err = strconv.Atoi(value)
+	case "$skip":
+		q.skip, err = strconv.Atoi(value)
 	case "$expand":
 		for _, m := range expandForm.FindAllStringSubmatch(value, -1) {
 			q.expanded = append(q.expanded, m[1])
@@ -62,70 +68,13 @@ func (q *query) take(name, value string) bool {
 		q.orderBy, dir, _ = strings.Cut(value, " ")
 		q.desc = dir == "desc"
 	case "$filter":
-		return q.filter(value)
+		var c condition
+		if c, err = parseFilter(value); err == nil {
+			q.conds = append(q.conds, c.holds)
+			q.ids, q.names, q.above = c.ids, c.names, c.above
+		}
 	}
 	return err == nil
-}
-
-// filter reads the conditions of a filter, and reports whether they are well formed.
-func (q *query) filter(value string) bool {
-	for _, cond := range splitAnd(value) {
-		match, ok := parseCond(cond)
-		if !ok {
-			return false
-		}
-		q.conds = append(q.conds, match)
-		if m := eqForm.FindStringSubmatch(cond); m != nil && m[1] == "name" {
-			q.name = unquote(m[2])
-		}
-	}
-	return true
-}
-
-// splitAnd splits a filter at its ands, but not inside of strings.
-func splitAnd(filter string) []string {
-	var parts []string
-	quoted, start := false, 0
-	for i := range filter {
-		if filter[i] == '\'' {
-			quoted = !quoted
-		}
-		if !quoted && strings.HasPrefix(filter[i:], " and ") {
-			parts = append(parts, filter[start:i])
-			start = i + len(" and ")
-		}
-	}
-	return append(parts, filter[start:])
-}
-
-func unquote(s string) string { return strings.ReplaceAll(s, "''", "'") }
-
-func parseCond(cond string) (func(fields) bool, bool) {
-	if m := eqForm.FindStringSubmatch(cond); m != nil {
-		if m[3] == "" {
-			return func(f fields) bool { return f[m[1]] == unquote(m[2]) }, true
-		}
-		n, _ := strconv.ParseInt(m[3], 10, 64)
-		return func(f fields) bool { return f[m[1]] == n }, true
-	}
-	if mineForm.MatchString(cond) {
-		return func(fields) bool { return true }, true
-	}
-	if m := gtForm.FindStringSubmatch(cond); m != nil {
-		n, _ := strconv.ParseInt(m[2], 10, 64)
-		return func(f fields) bool { v, ok := f[m[1]].(int64); return ok && v > n }, true
-	}
-	if m := startForm.FindStringSubmatch(cond); m != nil {
-		return func(f fields) bool { v, _ := f[m[1]].(string); return strings.HasPrefix(v, unquote(m[2])) }, true
-	}
-	if m := inForm.FindStringSubmatch(cond); m != nil {
-		ids := strings.Split(m[2], ",")
-		return func(f fields) bool {
-			v, ok := f[m[1]].(int64)
-			return ok && slices.Contains(ids, strconv.FormatInt(v, 10))
-		}, true
-	}
-	return nil, false
 }
 
 func (q query) match(f fields) bool {
@@ -137,6 +86,10 @@ func (q query) match(f fields) bool {
 	return true
 }
 
+// inOrder reports whether it asks for the first rows in the order of their ids.
+func (q query) inOrder() bool { return q.orderBy == "id" && !q.desc && q.top >= 0 }
+
+// run returns what the query asks for of the rows, which are in the order of their ids.
 func (q query) run(rows []fields) []fields {
 	found := []fields{}
 	for _, row := range rows {
@@ -144,12 +97,13 @@ func (q query) run(rows []fields) []fields {
 			found = append(found, row)
 		}
 	}
-	if q.orderBy == "id" {
-		slices.SortFunc(found, func(a, b fields) int { return int(a["id"].(int64) - b["id"].(int64)) })
+	if q.orderBy != "" {
+		slices.SortStableFunc(found, func(a, b fields) int { return order(a[q.orderBy], b[q.orderBy]) })
 		if q.desc {
 			slices.Reverse(found)
 		}
 	}
+	found = found[min(q.skip, len(found)):]
 	if q.top >= 0 && len(found) > q.top {
 		found = found[:q.top]
 	}
@@ -167,14 +121,19 @@ func (q query) run(rows []fields) []fields {
 	return found
 }
 
+// order orders two values of a column.
+func order(a, b any) int {
+	switch a := a.(type) {
+	case int64:
+		b, _ := b.(int64)
+		return cmp.Compare(a, b)
+	case string:
+		b, _ := b.(string)
+		return cmp.Compare(a, b)
+	}
+	return 0
+}
+
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
-var (
-	eqForm    = regexp.MustCompile(`^(\w+) eq (?:'((?:[^']|'')*)'|(\d+))$`)
-	gtForm    = regexp.MustCompile(`^(\w+) gt (\d+)$`)
-	startForm = regexp.MustCompile(`^startswith\((\w+),'((?:[^']|'')*)'\)$`)
-	// mineForm is how the SDK asks for what the account may use; others' rows are not here anyway.
-	mineForm   = regexp.MustCompile(`^is_directly_accessible_by__user/any\(dau:1 eq 1\)$`)
-	expandForm = regexp.MustCompile(`(\w+)(?:\([^)]*\))?`)
-	inForm     = regexp.MustCompile(`^(\w+) in \((\d+(?:,\d+)*)\)$`)
-)
+var expandForm = regexp.MustCompile(`(\w+)(?:\([^)]*\))?`)

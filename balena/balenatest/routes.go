@@ -37,6 +37,7 @@ func (s *Server) routes() {
 	handle("POST /api-key/v2", s.mintAny)
 	handle("/v6/{resource}", s.resource)
 	handle("/v7/{resource}", s.resource)
+	handle("GET /v7/{resource}/{count}", s.resource)
 	handle("GET /ping", func(c *call) { c.text(http.StatusOK, "text/html", "OK") })
 	handle("/", func(c *call) { c.status(http.StatusNotFound) })
 }
