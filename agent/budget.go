@@ -161,6 +161,13 @@ func (b *Budget) end(granted int) {
 	b.ending, b.granted = true, granted
 }
 
+// Ending reports whether the process is about to end, so that there is no time to wait.
+func (b *Budget) Ending() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.ending
+}
+
 // Open lifts the limit, for benchmarks.
 func (b *Budget) Open() {
 	b.mu.Lock()

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/balena-injector/injector/key"
+	"github.com/balena-injector/injector/turn"
 )
 
 // Account keeps the session of one credential, for any number of Issuers. It is safe for
@@ -23,7 +24,9 @@ type Account struct {
 	method  method
 	cache   Store
 	log     *slog.Logger
-	turn    chan struct{} // holds one token: who has it owns all below
+	turns   *turn.Queue
+	batches *batches      // nil: each key is looked after by itself
+	token   chan struct{} // holds one token: who has it owns all below
 	session *session
 	userKey *userKey
 	refused *refusals
@@ -60,6 +63,11 @@ type AccountConfig struct {
 	Cache       Store        // keeps the session across restarts; nil: in memory only
 	Refusals    Store        // counts refused logins across restarts; nil: in memory only
 	Log         *slog.Logger // nil: silent
+	// Keys is how many keys the account is used for, so far as that is known. More than one are extended and revoked
+	// together where that is possible, and an outage is theirs together. 0 and 1 mean the same.
+	Keys int
+	// PerMinute is how many requests are sent in a minute at most; 0 means turn.DefaultRate.
+	PerMinute int
 }
 
 // NewAccount returns an account at client's API. It sends nothing. The error says which
@@ -73,17 +81,34 @@ func NewAccount(client *Client, cfg AccountConfig) (*Account, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	a := &Account{client: client, creds: cfg.Credentials.checked(), method: m, cache: cfg.Cache, log: cfg.Log,
-		turn: make(chan struct{}, 1), refused: loadRefusals(cfg.Refusals, client.URL(), strings.ToLower(cfg.Credentials.Username))}
+		token: make(chan struct{}, 1), refused: loadRefusals(cfg.Refusals, client.URL(), strings.ToLower(cfg.Credentials.Username))}
+	a.turns = turn.New(turn.Config{PerMinute: cfg.PerMinute, Shared: cfg.Keys > 1, Outage: a.noteOutage})
+	if cfg.Keys > 1 {
+		a.batches = newBatches(a)
+	}
 	a.keep = patiently(cfg.Cache)
 	a.tried = a.secrets()
-	a.turn <- struct{}{}
+	a.token <- struct{}{}
 	return a, nil
+}
+
+// Turns returns the queue in which all keys of the account wait for their requests.
+func (a *Account) Turns() *turn.Queue { return a.turns }
+
+// noteOutage says when requests begin to fail for all keys of the account, and when they succeed again.
+func (a *Account) noteOutage(failure error, after time.Duration) {
+	if failure == nil {
+		a.log.Info("the API answers again; all keys of this account go on", "after", after.Round(time.Second))
+		return
+	}
+	a.log.Warn("requests fail; until one succeeds, a single one is sent for all keys of this account", "every", turn.ProbePause,
+		"error", failure)
 }
 
 // lock waits for the account's turn.
 func (a *Account) lock(ctx context.Context) error {
 	select {
-	case <-a.turn:
+	case <-a.token:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -112,7 +137,7 @@ func (a *Account) noteNoSession(err error) error {
 	return err
 }
 
-func (a *Account) unlock() { a.turn <- struct{}{} }
+func (a *Account) unlock() { a.token <- struct{}{} }
 
 // KnownUser returns the account's user id as far as it is known without asking: a session token
 // carries it. Otherwise it is 0.

@@ -95,6 +95,7 @@ func (g gated) RoundTrip(req *http.Request) (*http.Response, error) {
 			}
 			return nil, &notAdmitted{wait: wait, why: why}
 		}
+		p.sent(req.Context())
 	}
 	attempts := 0
 	trace := &httptrace.ClientTrace{GotConn: func(conn httptrace.GotConnInfo) {
@@ -104,6 +105,7 @@ func (g gated) RoundTrip(req *http.Request) (*http.Response, error) {
 		p.request.connected, p.request.reused = true, conn.Reused
 		if attempts++; attempts > 1 {
 			p.gate.Charge()
+			p.sent(req.Context())
 		}
 	}}
 	req = req.WithContext(httptrace.WithClientTrace(req.Context(), trace))

@@ -20,7 +20,7 @@ type Issuer struct {
 	kind    key.Kind
 	target  Target
 	about   string
-	gate    Gate
+	gate    lane
 	found   atomic.Int64 // the target's id, once looked up
 }
 
@@ -30,7 +30,7 @@ type IssuerConfig struct {
 	Kind        key.Kind // required
 	Target      Target   // the fleet or device; zero for user keys
 	Description string   // shown beside the key in the dashboard, up to 150 characters; may be empty
-	Gate        Gate     // limits requests; nil: only the server's own Retry-After does
+	Gate        Gate     // limits requests, beside the account's turns; nil: only the server's own Retry-After does
 }
 
 // NewIssuer returns an issuer in the name of account. It sends nothing.
@@ -42,7 +42,7 @@ func NewIssuer(account *Account, cfg IssuerConfig) *Issuer {
 		kind:    cfg.Kind,
 		target:  cfg.Target,
 		about:   cfg.Description,
-		gate:    cfg.Gate,
+		gate:    newLane(cfg.Gate, account),
 	}
 }
 

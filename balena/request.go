@@ -60,6 +60,7 @@ func (c *Client) do(ctx context.Context, r request) (*answer, error) {
 	if err == nil {
 		err = c.classify(&r, a)
 	}
+	r.report(ctx, a, err)
 	class := "ok"
 	if err != nil {
 		got, _ := key.ClassOf(err)

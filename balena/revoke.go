@@ -3,6 +3,7 @@ package balena
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/balena-injector/injector/key"
 )
@@ -12,6 +13,17 @@ import (
 // that was so before, and key.Unrevocable if the server does not list keys of this kind but still accepts it: then
 // nothing but its expiry ends it.
 func (i *Issuer) Revoke(ctx context.Context, k key.Key) error {
+	if k.ID == 0 {
+		found, done, err := i.together(ctx, finding, k, time.Time{})
+		if done && err == nil {
+			k = found
+		} else if done && !key.Is(err, key.Gone) {
+			return err
+		}
+	}
+	if _, done, err := i.together(ctx, revoking, k, time.Time{}); done {
+		return err
+	}
 	const op = "revoke the key"
 	found := []row{{ID: k.ID, Name: k.Name}}
 	if !k.Seen || k.Given {
@@ -34,10 +46,14 @@ func (i *Issuer) Revoke(ctx context.Context, k key.Key) error {
 			return err
 		}
 		if len(left) > 0 {
-			return &Error{Class: key.Outage, Op: op, Reason: "the server said 200 and still lists the key"}
+			return stillListed(op)
 		}
 	}
 	return nil
+}
+
+func stillListed(op string) error {
+	return &Error{Class: key.Outage, Op: op, Reason: "the server said 200 and still lists the key"}
 }
 
 // revokedUnlisted asks the key itself: an empty list does not prove that it is dead.

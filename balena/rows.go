@@ -70,15 +70,21 @@ func mayManage(who identity, k key.Key, op string) error {
 // key.Gone means that the server lists no such key. That proves nothing within seconds of a
 // mint that went unanswered, nor for fleet and device keys on openBalena, which are never listed.
 func (i *Issuer) Find(ctx context.Context, k key.Key) (key.Key, error) {
-	const op = "find the key"
-	found, err := i.byName(ctx, k, op)
+	if got, done, err := i.together(ctx, finding, k, time.Time{}); done {
+		return got, err
+	}
+	found, err := i.byName(ctx, k, ops[finding])
 	if err != nil {
 		return k, err
 	}
 	if len(found) == 0 {
-		return k, &Error{Class: key.Gone, Op: op, Reason: "the server lists no key named " + k.Name}
+		return k, notListed(k)
 	}
 	return merge(k, found[len(found)-1]), nil
+}
+
+func notListed(k key.Key) error {
+	return &Error{Class: key.Gone, Op: ops[finding], Reason: "the server lists no key named " + k.Name}
 }
 
 // sameName is how many rows of one name are read: somebody may have made others of our name, later than we did.
@@ -179,6 +185,9 @@ var never = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
 // change proves nothing, which is why it is read back. A row that this process has not seen is found first, so that
 // nobody else's is changed. key.Gone means that the row is not there (any more).
 func (i *Issuer) Extend(ctx context.Context, k key.Key, expiry time.Time) (key.Key, error) {
+	if got, done, err := i.together(ctx, extending, k, expiry); done {
+		return got, err
+	}
 	const op = "extend the key"
 	if !k.Seen {
 		var err error

@@ -97,6 +97,15 @@ func Prove(name string, secret Secret) bool {
 	return cut > 0 && !secret.IsZero() && Name(name[:cut], secret) == name
 }
 
+// Prefix returns the prefix of a name of ours, and "" if it has not the form that Name gives.
+func Prefix(name string) string {
+	cut := len(name) - len("-") - digest
+	if cut < 1 || !Named(name[:cut], name) {
+		return ""
+	}
+	return name[:cut]
+}
+
 // CheckPrefix returns an error that says what is wrong with a prefix for names.
 func CheckPrefix(prefix string) error {
 	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"

@@ -1,0 +1,282 @@
+package balena
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/balena-injector/injector/key"
+	"github.com/balena-injector/injector/turn"
+)
+
+const (
+	// gather is how long a batch waits for others that want the same.
+	gather = 100 * time.Millisecond
+	// batchTime is how long one may take, its wait for the account's turn included.
+	batchTime = time.Minute
+	// atOnce is how many batches of an account are under way at once.
+	atOnce = 4
+	// sameExpiry is how far apart the expiries may be that one request moves to the earliest of them.
+	sameExpiry = 500 * time.Millisecond
+	// singlyFor is how long each key is looked after by itself once batches were refused.
+	singlyFor = time.Hour
+)
+
+// batches lets what several keys of an account want at the same time travel in one request. The ids of such a request are
+// in its query, and a query can get lost on the way: then it would be about every key of the account. So each batch
+// first looks at just the rows that it is about, and a row that it did not ask for ends all batches; each row that it
+// changes must have our prefix; and what came of it is read back, for each key. What is not as expected there goes its own
+// way, one by one, where the path names the row.
+type batches struct {
+	account *Account
+	running chan struct{} // holds an element for each that is under way
+	mu      sync.Mutex
+	filling []*batch
+	singly  time.Time // until when there are none
+	strikes int       // how often one failed in a server that is well
+}
+
+func newBatches(a *Account) *batches {
+	return &batches{account: a, running: make(chan struct{}, atOnce)}
+}
+
+// work is what a batch does.
+type work int
+
+const (
+	finding work = iota
+	extending
+	revoking
+)
+
+// most is how many keys a batch of that work has at most.
+func (w work) most() int {
+	if w == finding {
+		return mostNames
+	}
+	return mostIDs
+}
+
+// batch is what several keys want.
+type batch struct {
+	work    work
+	prefix  string
+	userID  int64
+	expiry  time.Time // the earliest that was asked for
+	latest  time.Time
+	members []*member
+	timer   *time.Timer
+}
+
+// member is one key of a batch.
+type member struct {
+	ctx    context.Context
+	issuer *Issuer
+	key    key.Key
+	expiry time.Time
+	done   chan outcome
+}
+
+// outcome is what came of a batch for one key.
+type outcome struct {
+	key   key.Key
+	err   error
+	apart bool // the key goes its own way
+	lone  bool // there was no other
+}
+
+func (m *member) tell(o outcome) { m.done <- o }
+
+// together does work for k together with others that want the same. done reports whether it did; otherwise the key is to
+// be looked after by itself.
+func (i *Issuer) together(ctx context.Context, w work, k key.Key, expiry time.Time) (got key.Key, done bool, err error) {
+	b, ticket := i.account.batches, turn.Of(ctx)
+	if b == nil || ticket.Alone() {
+		return k, false, nil
+	}
+	o := outcome{apart: true}
+	if b.takes(w, k) {
+		m := &member{ctx: ctx, issuer: i, key: k, expiry: expiry, done: make(chan outcome, 1)}
+		b.join(w, m)
+		select {
+		case o = <-m.done:
+		case <-ctx.Done():
+			return k, true, &Error{Class: key.Outage, Op: ops[w], Err: withoutURL(ctx.Err())}
+		}
+	}
+	switch {
+	case o.lone, o.apart && ticket == nil:
+		return k, false, nil
+	case o.apart:
+		return k, true, &Error{Class: key.Busy, Op: ops[w], Err: turn.ErrAlone}
+	}
+	return o.key, true, o.err
+}
+
+// ops are for people.
+var ops = map[work]string{finding: "find the key", extending: "extend the key", revoking: "revoke the key"}
+
+// takes reports whether k can be part of a batch: its row can be told by id and name, or will be, and the server lists
+// keys of its kind.
+func (b *batches) takes(w work, k key.Key) bool {
+	if k.Given || k.Kind != key.User && !k.Seen || w != finding && k.ID <= 0 || key.CheckPrefix(key.Prefix(k.Name)) != nil {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return time.Now().After(b.singly)
+}
+
+// join makes m part of the batch that is being filled, or of a new one.
+func (b *batches) join(w work, m *member) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	g := b.fitting(w, m)
+	if g == nil {
+		g = &batch{work: w, prefix: key.Prefix(m.key.Name), userID: m.key.UserID, expiry: m.expiry, latest: m.expiry}
+		b.filling = append(b.filling, g)
+		g.timer = time.AfterFunc(gather, func() { b.start(g) })
+	}
+	g.members = append(g.members, m)
+	if m.expiry.Before(g.expiry) {
+		g.expiry = m.expiry
+	}
+	if m.expiry.After(g.latest) {
+		g.latest = m.expiry
+	}
+	if len(g.members) == w.most() && g.timer.Stop() {
+		go b.start(g)
+		b.close(g)
+	}
+}
+
+// fitting returns the batch that is being filled with the like of m; nil: there is none. The caller holds mu.
+func (b *batches) fitting(w work, m *member) *batch {
+	for _, g := range b.filling {
+		if g.work == w && g.prefix == key.Prefix(m.key.Name) && g.userID == m.key.UserID &&
+			g.latest.Sub(m.expiry) <= sameExpiry && m.expiry.Sub(g.expiry) <= sameExpiry {
+			return g
+		}
+	}
+	return nil
+}
+
+// close ends the filling of g. The caller holds mu.
+func (b *batches) close(g *batch) {
+	for n, other := range b.filling {
+		if other == g {
+			b.filling = append(b.filling[:n], b.filling[n+1:]...)
+			return
+		}
+	}
+}
+
+// start does the work of g when a place is free for it.
+func (b *batches) start(g *batch) {
+	b.mu.Lock()
+	b.close(g)
+	b.mu.Unlock()
+	b.running <- struct{}{}
+	defer func() { <-b.running }()
+	g.leave(func(m *member) bool { return m.ctx.Err() != nil })
+	switch len(g.members) {
+	case 0:
+		return
+	case 1:
+		g.members[0].tell(outcome{lone: true})
+		return
+	}
+	ctx, cancel := g.context()
+	defer cancel()
+	if g.waits() {
+		ticket, err := b.account.turns.Wait(ctx, turn.Keep, 3)
+		if err != nil {
+			g.tellAll(outcome{err: b.noTurn(g, err)})
+			return
+		}
+		defer ticket.Done()
+		ctx = turn.With(ctx, ticket)
+	}
+	switch g.work {
+	case finding:
+		b.find(ctx, g)
+	case extending:
+		b.extend(ctx, g)
+	case revoking:
+		b.revoke(ctx, g)
+	}
+}
+
+// noTurn explains why a batch was not sent.
+func (b *batches) noTurn(g *batch, err error) error {
+	if outage := b.account.turns.Outage(); outage != nil {
+		return &Error{Class: key.Outage, Op: ops[g.work], Err: outage}
+	}
+	return &Error{Class: key.Busy, Op: ops[g.work], Reason: "the account's requests are used up", Err: err}
+}
+
+// leave removes the members that gone says are.
+func (g *batch) leave(gone func(*member) bool) {
+	kept := g.members[:0]
+	for _, m := range g.members {
+		if !gone(m) {
+			kept = append(kept, m)
+		}
+	}
+	g.members = kept
+}
+
+// waits reports whether g waits for the account's turn: nobody who ends does.
+func (g *batch) waits() bool {
+	for _, m := range g.members {
+		if turn.Of(m.ctx) == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// context returns the context of g's requests. It ends when nobody waits for them any more.
+func (g *batch) context() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(context.Background(), batchTime)
+	waiting, mu, each := len(g.members), sync.Mutex{}, time.Duration(0)
+	var undo []func() bool
+	for _, m := range g.members {
+		each = max(each, key.TryTimeout(m.ctx))
+		undo = append(undo, context.AfterFunc(m.ctx, func() {
+			mu.Lock()
+			defer mu.Unlock()
+			if waiting--; waiting == 0 {
+				cancel()
+			}
+		}))
+	}
+	return key.WithTryTimeout(ctx, each), func() {
+		for _, u := range undo {
+			u()
+		}
+		cancel()
+	}
+}
+
+// issuer is who sends g's requests: one for all keys.
+func (b *batches) issuer(g *batch) *Issuer {
+	var s shared
+	for _, m := range g.members {
+		if e, ok := m.issuer.gate.Gate.(interface{ Ending() bool }); ok && e.Ending() {
+			s.ending = true
+		}
+	}
+	return &Issuer{account: b.account, client: b.account.client, kind: key.User, gate: newLane(s, b.account)}
+}
+
+// owner is whose keys g is about, for the check that the credential is theirs.
+func (g *batch) owner() key.Key { return key.Key{UserID: g.userID} }
+
+func (g *batch) tellAll(o outcome) {
+	for _, m := range g.members {
+		out := o
+		out.key = m.key
+		m.tell(out)
+	}
+}

@@ -1,0 +1,260 @@
+package balena
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/balena-injector/injector/key"
+)
+
+// mostAsked is how many keys that a list does not show are asked for themselves: if one of them is accepted, the list is
+// wrong, and says nothing of the others either.
+const mostAsked = 3
+
+// find reads the rows of g's names.
+func (b *batches) find(ctx context.Context, g *batch) {
+	names, of := make([]string, 0, len(g.members)), map[string][]row{}
+	for _, m := range g.members {
+		names = append(names, literal(m.key.Name))
+		of[m.key.Name] = nil
+	}
+	path := query("api_key", columns, "name in ("+strings.Join(names, ",")+")", "&$orderby=id%20asc")
+	rows, err := b.issuer(g).rows(ctx, g.owner(), "find", ops[g.work], path)
+	if err == nil && slices.ContainsFunc(rows, func(r row) bool { _, asked := of[r.Name]; return !asked }) {
+		err = b.lost()
+	}
+	if err != nil {
+		b.fail(ctx, g, err)
+		return
+	}
+	for _, r := range rows {
+		of[r.Name] = append(of[r.Name], r)
+	}
+	for _, m := range g.members {
+		found := of[m.key.Name]
+		slices.SortFunc(found, func(a, b row) int { return cmp.Compare(a.ID, b.ID) })
+		switch {
+		case len(found) == 0:
+			m.tell(outcome{key: m.key, err: notListed(m.key)})
+		case found[0].madeBy(m.key.Minted, madeSlack):
+			m.tell(outcome{key: merge(m.key, found[0])})
+		default:
+			m.tell(outcome{apart: true}) // whose it is takes more than a look
+		}
+	}
+}
+
+// extend moves the expiry of those of g's keys that would end earlier otherwise.
+func (b *batches) extend(ctx context.Context, g *batch) {
+	issuer := b.issuer(g)
+	before, err := b.look(ctx, issuer, g, g.members)
+	if err != nil {
+		b.fail(ctx, g, err)
+		return
+	}
+	var moving []*member
+	for _, m := range g.members {
+		if r, ok := before[m.key.ID]; ok && m.owns(r) && r.Expiry != nil && r.Expiry.Before(g.expiry) {
+			moving = append(moving, m)
+		} else {
+			m.tell(outcome{apart: true})
+		}
+	}
+	if g.members = moving; len(moving) == 0 {
+		return
+	}
+	guard := " and expiry_date lt '" + timestamp(g.expiry) + "'" // a late or repeated request shortens nothing
+	err = b.write(ctx, issuer, g, http.MethodPatch, "extend", guard, map[string]string{"expiry_date": timestamp(g.expiry)})
+	if err != nil {
+		b.fail(ctx, g, err)
+		return
+	}
+	after, err := b.look(ctx, issuer, g, moving)
+	if err != nil {
+		b.fail(ctx, g, err)
+		return
+	}
+	for _, m := range moving {
+		if r, ok := after[m.key.ID]; ok && m.owns(r) && r.Expiry != nil && !r.Expiry.Before(g.expiry.Add(-time.Millisecond)) {
+			m.tell(outcome{key: merge(m.key, r)})
+		} else {
+			m.tell(outcome{apart: true})
+		}
+	}
+}
+
+// revoke deletes g's keys.
+func (b *batches) revoke(ctx context.Context, g *batch) {
+	issuer := b.issuer(g)
+	before, err := b.look(ctx, issuer, g, g.members)
+	if err != nil {
+		b.fail(ctx, g, err)
+		return
+	}
+	var ending, missing []*member
+	for _, m := range g.members {
+		switch r, ok := before[m.key.ID]; {
+		case !ok:
+			missing = append(missing, m)
+		case m.owns(r):
+			ending = append(ending, m)
+		default:
+			m.tell(outcome{apart: true})
+		}
+	}
+	if g.members = ending; len(ending) > 0 {
+		b.delete(ctx, issuer, g)
+	}
+	g.members = missing
+	b.revokeMissing(ctx, issuer, g)
+}
+
+// delete deletes the rows of g, which were read, and reads back that they are gone.
+func (b *batches) delete(ctx context.Context, issuer *Issuer, g *batch) {
+	if err := b.write(ctx, issuer, g, http.MethodDelete, "revoke", "", nil); err != nil {
+		b.fail(ctx, g, err)
+		return
+	}
+	after, err := b.look(ctx, issuer, g, g.members)
+	if err != nil {
+		b.fail(ctx, g, err)
+		return
+	}
+	for _, m := range g.members {
+		if _, there := after[m.key.ID]; there {
+			m.tell(outcome{err: stillListed(ops[revoking])})
+		} else {
+			m.tell(outcome{})
+		}
+	}
+}
+
+// revokeMissing decides about keys that the list does not show: some of them are asked.
+func (b *batches) revokeMissing(ctx context.Context, issuer *Issuer, g *batch) {
+	var verdict error
+	asked := 0
+	for _, m := range g.members {
+		if m.key.Secret.IsZero() || asked == mostAsked || verdict != nil {
+			continue
+		}
+		asked++
+		if err := issuer.Verify(ctx, m.key); err == nil {
+			verdict = &Error{Class: key.Outage, Op: ops[revoking], Reason: "the server does not list it at the moment, and accepts others like it"}
+		} else if !key.Is(err, key.Gone) {
+			verdict = err
+		}
+	}
+	for _, m := range g.members {
+		m.tell(outcome{err: verdict})
+	}
+}
+
+// owns reports whether r is the row that m's mint made.
+func (m *member) owns(r row) bool {
+	return r.Name == m.key.Name && (m.key.Seen || r.madeBy(m.key.Minted, madeSlack))
+}
+
+// look reads the rows of members, by id. A row that was not asked for ends all batches.
+func (b *batches) look(ctx context.Context, issuer *Issuer, g *batch, members []*member) (map[int64]row, error) {
+	c, err := g.choose(members)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := issuer.rows(ctx, g.owner(), "list", ops[g.work], query("api_key", columns, c.filter(), "&$orderby=id%20asc"))
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[int64]row, len(rows))
+	for _, r := range rows {
+		if !slices.Contains(c.ids, r.ID) || !strings.HasPrefix(r.Name, c.prefix+"-") {
+			return nil, b.lost()
+		}
+		found[r.ID] = r
+	}
+	return found, nil
+}
+
+// choose names the rows of members.
+func (g *batch) choose(members []*member) (chosen, error) {
+	ids := make([]int64, 0, len(members))
+	for _, m := range members {
+		ids = append(ids, m.key.ID)
+	}
+	c, err := choose(ids, g.prefix)
+	if err != nil {
+		return c, &Error{Class: key.Wrong, Op: ops[g.work], Err: err}
+	}
+	return c, nil
+}
+
+// write changes the rows of g.
+func (b *batches) write(ctx context.Context, issuer *Issuer, g *batch, method, kind, guard string, body any) error {
+	c, err := g.choose(g.members)
+	if err != nil {
+		return err
+	}
+	ans, r, err := issuer.call(ctx, false, func(who identity) (request, error) {
+		return request{kind: kind, op: ops[g.work], method: method, path: keysPath(c, guard), body: body}, mayManage(who, g.owner(), ops[g.work])
+	})
+	if err == nil && ans.status != http.StatusOK {
+		err = r.failure(key.Wrong, ans, "")
+	}
+	return err
+}
+
+// errLost is why batches end: their filters do not reach the server.
+var errLost = errors.New("the server listed keys that it was not asked for: filters get lost on the way to it, in a proxy perhaps")
+
+// lost ends all batches of the account, for good: what such a request would do next nobody knows.
+func (b *batches) lost() error {
+	b.end(farOff, errLost)
+	return errLost
+}
+
+const farOff = 100 * 365 * 24 * time.Hour
+
+// end makes each key be looked after by itself from now on, and says so once.
+func (b *batches) end(d time.Duration, why error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	said := now.Before(b.singly)
+	if until := now.Add(d); until.After(b.singly) {
+		b.singly = until
+	}
+	b.strikes = 0
+	if !said {
+		b.account.log.Warn("keys cannot be extended and revoked together; each is looked after by itself, which takes more requests",
+			"error", why)
+	}
+}
+
+// fail decides what a failed request of a batch means for its members: the batch may be at fault, and the server well.
+func (b *batches) fail(ctx context.Context, g *batch, err error) {
+	e, _ := errors.AsType[*Error](err)
+	switch {
+	case errors.Is(err, errLost):
+		g.tellAll(outcome{apart: true})
+		return
+	case e != nil && e.Class == key.Wrong && e.Status >= 400:
+		b.end(singlyFor, err)
+		g.tellAll(outcome{apart: true})
+		return
+	case e != nil && e.Status >= 500 && b.account.secondOpinion(ctx, b.issuer(g).gate) == nil:
+		b.mu.Lock()
+		b.strikes++
+		twice := b.strikes > 1
+		b.mu.Unlock()
+		if twice {
+			b.end(singlyFor, err)
+			g.tellAll(outcome{apart: true})
+			return
+		}
+	}
+	g.tellAll(outcome{err: err})
+}

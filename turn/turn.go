@@ -1,0 +1,350 @@
+// Package turn shares the requests of one account between all its keys.
+//
+// A key asks for a turn before it sends anything, and says how urgent that is. The queue grants turns at the account's
+// rate, the most urgent first, and those of equal urgency in the order in which they were asked for, so that no key is
+// served twice before another is served once. An outage belongs to the account: while requests fail, one turn at a time
+// is granted as a probe, and when it succeeds the rest follow.
+//
+// It knows no HTTP and no keys.
+package turn
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// Urgency orders turns; a greater one goes first.
+type Urgency int
+
+// What turns are for.
+const (
+	Check  Urgency = iota // to ask about a key that is believed to be well
+	Make                  // to mint: a first key, or the successor of one that is well
+	Finish                // to complete what was begun: a minted key is verified before another one is minted
+	Keep                  // to extend, to revoke, to learn an id
+	Rescue                // an app's key is dead, or about to be
+
+	urgencies = int(Rescue) + 1
+)
+
+const (
+	// DefaultRate is how many requests an account sends in a minute at most. The only published yardstick is balena's
+	// own CLI, which keeps itself under 350.
+	DefaultRate = 300
+	// ProbePause lies between two probes while requests fail.
+	ProbePause = 15 * time.Second
+	// failing is how many requests in a row must fail for the account's turns to stop: one that fails alone, always, is
+	// not an outage.
+	failing = 3
+	// debts are requests that nobody asked a turn for, such as a login on the way; the burst leaves room for them.
+	debts = 10
+)
+
+// ErrAlone says that something could not be done together with what others want, and needs a turn that pays for
+// requests of its own.
+var ErrAlone = errors.New("it cannot be done together with others, and waits for a turn of its own")
+
+// Config says how a Queue grants turns. The zero value is DefaultRate for a single key.
+type Config struct {
+	PerMinute int // requests; 0 means DefaultRate
+	// Shared reports that several keys use the queue, so that an outage is probed for all of them together.
+	Shared bool
+	// Outage, if not nil, is told when requests begin to fail, with the last failure, and when they succeed again, with
+	// nil and how long that took. It must not block, nor call the queue.
+	Outage func(failure error, after time.Duration)
+}
+
+// Queue grants turns. Make it with New. It is safe for concurrent use.
+type Queue struct {
+	cfg   Config
+	start time.Time
+	every time.Duration // one request comes in that time
+	size  float64
+
+	mu      sync.Mutex
+	tokens  float64
+	at      time.Duration        // when tokens was right
+	waiting [urgencies]list.List // turns that cost something
+	free    [urgencies]list.List // turns that do not, and wait for the end of an outage
+	timer   *time.Timer          // to the next turn; nil: none is planned
+	wakes   time.Duration        // when that is
+	open    bool
+
+	failures int
+	failure  error // why requests fail; nil while they do not
+	began    time.Duration
+	probed   time.Duration // when the last probe was granted
+	next     Urgency       // what is probed next, if somebody asks for it
+}
+
+// New returns a queue with a full burst: half a minute's requests.
+func New(cfg Config) *Queue {
+	if cfg.PerMinute <= 0 {
+		cfg.PerMinute = DefaultRate
+	}
+	size := max(float64(cfg.PerMinute)/2-debts, float64(cfg.PerMinute)/4, 3)
+	return &Queue{cfg: cfg, start: time.Now(), every: time.Minute / time.Duration(cfg.PerMinute), size: size, tokens: size, next: Rescue}
+}
+
+// Open lifts the rate, for benchmarks.
+func (q *Queue) Open() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.open = true
+	q.serve()
+}
+
+// Ticket is a turn that was asked for. All methods of a nil Ticket do nothing; it counts as granted.
+type Ticket struct {
+	q       *Queue
+	urgency Urgency
+	cost    int
+	left    int // requests that are paid for
+	ready   chan struct{}
+	granted bool
+	place   *list.Element // in the queue; nil: not in it
+}
+
+// Ask asks for a turn of cost requests. A turn that costs nothing waits only while requests fail: what it leads to is
+// paid for by somebody else, such as a batch, or is a request now and then.
+func (q *Queue) Ask(u Urgency, cost int) *Ticket {
+	if q == nil {
+		return nil
+	}
+	t := &Ticket{q: q, urgency: u, cost: cost, ready: make(chan struct{})}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	t.place = t.list().PushBack(t)
+	q.serve()
+	return t
+}
+
+// list is where the turn waits.
+func (t *Ticket) list() *list.List {
+	if t.cost == 0 {
+		return &t.q.free[t.urgency]
+	}
+	return &t.q.waiting[t.urgency]
+}
+
+// Ready is closed when the turn is granted.
+func (t *Ticket) Ready() <-chan struct{} {
+	if t == nil {
+		return nil
+	}
+	return t.ready
+}
+
+// Granted reports whether it is this turn's turn.
+func (t *Ticket) Granted() bool {
+	if t == nil {
+		return true
+	}
+	t.q.mu.Lock()
+	defer t.q.mu.Unlock()
+	return t.granted
+}
+
+// For reports whether the turn was asked for like this.
+func (t *Ticket) For(u Urgency, cost int) bool { return t != nil && t.urgency == u && t.cost == cost }
+
+// Alone reports whether the turn pays for requests of its own, which are not to be part of a batch.
+func (t *Ticket) Alone() bool { return t != nil && t.cost > 0 }
+
+// Done gives the turn back: what was not used of it is another's.
+func (t *Ticket) Done() {
+	if t == nil {
+		return
+	}
+	q := t.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if t.place != nil {
+		t.list().Remove(t.place)
+		t.place = nil
+	}
+	if t.left > 0 {
+		q.fill()
+		q.tokens = min(q.size, q.tokens+float64(t.left))
+		t.left = 0
+	}
+	q.serve()
+}
+
+// Wait asks for a turn and waits until it is granted, or ctx is done.
+func (q *Queue) Wait(ctx context.Context, u Urgency, cost int) (*Ticket, error) {
+	t := q.Ask(u, cost)
+	if t.Granted() {
+		return t, nil
+	}
+	select {
+	case <-t.Ready():
+		return t, nil
+	case <-ctx.Done():
+		t.Done()
+		return nil, ctx.Err()
+	}
+}
+
+type ticketKey struct{}
+
+// With returns a context whose requests t pays for.
+func With(ctx context.Context, t *Ticket) context.Context {
+	return context.WithValue(ctx, ticketKey{}, t)
+}
+
+// Of returns the turn that pays for ctx's requests; nil: none does.
+func Of(ctx context.Context) *Ticket {
+	t, _ := ctx.Value(ticketKey{}).(*Ticket)
+	return t
+}
+
+// Sent counts a request: against the turn of ctx, or, where there is none or it is used up, against the account, which
+// grants the next turns later then.
+func (q *Queue) Sent(ctx context.Context) {
+	if q == nil {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if t := Of(ctx); t != nil && t.q == q && t.left > 0 {
+		t.left--
+		return
+	}
+	q.fill()
+	q.tokens--
+}
+
+// Succeeded notes that the server has answered a request properly.
+func (q *Queue) Succeeded() {
+	if q == nil {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.failures = 0
+	if q.failure == nil {
+		return
+	}
+	q.failure = nil
+	if q.cfg.Outage != nil {
+		q.cfg.Outage(nil, q.now()-q.began)
+	}
+	q.serve()
+}
+
+// Failed notes that a request has failed because the server is not well or cannot be reached.
+func (q *Queue) Failed(err error) {
+	if q == nil || !q.cfg.Shared {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.failures++; q.failures < failing {
+		return
+	}
+	if q.failure == nil {
+		q.began, q.probed, q.next = q.now(), q.now(), Rescue
+		if q.cfg.Outage != nil {
+			q.cfg.Outage(err, 0)
+		}
+	}
+	q.failure = err
+}
+
+// Outage returns why requests fail at the moment, and nil while they do not.
+func (q *Queue) Outage() error {
+	if q == nil {
+		return nil
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.failure
+}
+
+func (q *Queue) now() time.Duration { return time.Since(q.start) }
+
+// fill adds what has come since the last call.
+func (q *Queue) fill() {
+	now := q.now()
+	q.tokens = min(q.size, q.tokens+float64(now-q.at)/float64(q.every))
+	q.at = now
+}
+
+// serve grants what can be granted, and sees to it that the rest is looked at in time. The caller holds mu.
+func (q *Queue) serve() {
+	q.fill()
+	if q.failure != nil {
+		q.probe()
+		return
+	}
+	for u := Rescue; u >= Check; u-- {
+		for e := q.free[u].Front(); e != nil; e = q.free[u].Front() {
+			q.grant(e.Value.(*Ticket))
+		}
+	}
+	for u := Rescue; u >= Check; u-- {
+		for e := q.waiting[u].Front(); e != nil; e = q.waiting[u].Front() {
+			t := e.Value.(*Ticket)
+			if missing := min(float64(t.cost), q.size) - q.tokens; missing > 0 && !q.open {
+				q.wakeIn(time.Duration(missing*float64(q.every)) + time.Millisecond)
+				return
+			}
+			q.grant(t)
+		}
+	}
+}
+
+// probe grants one turn if a probe is due: of the next urgency that somebody asks for, so that a server that answers some
+// requests and not others is found to be well as far as it is. The caller holds mu.
+func (q *Queue) probe() {
+	if wait := q.probed + ProbePause - q.now(); wait > 0 {
+		q.wakeIn(wait)
+		return
+	}
+	for range urgencies {
+		u := q.next
+		if q.next--; q.next < Check {
+			q.next = Rescue
+		}
+		e := q.free[u].Front()
+		if e == nil {
+			e = q.waiting[u].Front()
+		}
+		if e != nil {
+			q.probed = q.now()
+			q.grant(e.Value.(*Ticket))
+			q.wakeIn(ProbePause)
+			return
+		}
+	}
+}
+
+// grant grants a turn. The caller holds mu.
+func (q *Queue) grant(t *Ticket) {
+	t.list().Remove(t.place)
+	t.place, t.granted, t.left = nil, true, t.cost
+	q.tokens -= float64(t.cost)
+	close(t.ready)
+}
+
+// wakeIn plans to serve again in d, unless that is planned already. The caller holds mu.
+func (q *Queue) wakeIn(d time.Duration) {
+	at := q.now() + d
+	if q.timer != nil && q.wakes <= at && q.wakes > q.now() {
+		return
+	}
+	if q.timer != nil {
+		q.timer.Stop()
+	}
+	q.wakes = at
+	q.timer = time.AfterFunc(d, func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.timer = nil
+		q.serve()
+	})
+}
