@@ -121,6 +121,10 @@ func (a *Agent) adopt(ctx context.Context) {
 		a.untold = a.journal.Acknowledged < a.journal.Generation
 		a.nextCheck = now.add(a.cfg.Times.Check)
 		a.nextTend = a.nextCheck // its session is not needed before
+		if a.listed() {
+			a.wantsSight.Store(true)
+			a.cfg.Crowd.List()
+		}
 		return
 	}
 	a.nextTend = now.add(a.cfg.Times.Check)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/balena-injector/injector/key"
+	"github.com/balena-injector/injector/turn"
 )
 
 // Config is what an agent is made of. All fields are required unless they say otherwise; New does not check them.
@@ -34,6 +35,8 @@ type Config struct {
 	ShutdownDelay   time.Duration // how long the key lives on after a stop; part of the next; may be 0
 	ShutdownTimeout time.Duration // for all of an orderly end
 	KeepOnExit      bool          // hand over instead of revoking; may be false
+
+	Crowd Crowd // zero: the agent is alone
 
 	Log *slog.Logger
 	// Advise, if not nil, returns what a person could do about an error, or "".
@@ -102,8 +105,20 @@ type Agent struct {
 	credentialNews bool
 	turn           time.Duration // how long the step that runs may take; 0: no matter
 
+	ticket   *turn.Ticket // the turn that was asked for; nil: none
+	doubting bool         // a list gives reason to ask for the key itself
+
 	renewAsked   atomic.Bool
 	tryAsked     atomic.Bool
+	news         atomic.Bool  // see Wake
+	lookAsked    atomic.Bool  // see LookAgain
+	restsUntil   atomic.Int64 // until when the loop sleeps, on the monotonic clock
+	inDoubt      atomic.Bool  // see Doubt
+	wantsSight   atomic.Bool
+	sightedAt    atomic.Int64 // when a list showed the key last, on the monotonic clock; 0: never
+	sighting     atomic.Pointer[sighting]
+	bed          bed
+	goOn         func()       // ends a rest
 	acknowledged atomic.Int64 // the generation that all notification targets know of
 	stopped      atomic.Int64 // when the stop came, on the monotonic clock; 0: not yet
 	status       atomic.Pointer[snapshot]
@@ -169,10 +184,14 @@ func New(cfg Config) *Agent {
 // that rest because of a refusal, or because nothing could be published, are due again. It never
 // blocks.
 func (a *Agent) Wake() {
-	select {
-	case a.wake <- struct{}{}:
-	default:
-	}
+	a.news.Store(true)
+	a.nudge()
+}
+
+// LookAgain makes the agent look at its outputs, at the place of its journal and at the clocks now. It never blocks.
+func (a *Agent) LookAgain() {
+	a.lookAsked.Store(true)
+	a.nudge()
 }
 
 // Renew makes the agent extend or rotate its key now, or as soon as there is one. At its end it does nothing. It never

@@ -18,27 +18,32 @@ func (a *Agent) check(ctx context.Context) error {
 	err := a.ask(ctx, h)
 	switch {
 	case err == nil:
-		if h.health != accepted {
-			a.become(h, accepted, "")
-			a.setExpiry(h, h.rec.Expiry) // the server's time is known now
-		}
-		if h.adopted && !h.said.has(saidAccepted) {
-			h.said.add(saidAccepted)
-			a.unsaved = true // a start that fails after this one knows what was sent
-			a.log.Info(
-				"the server accepts the adopted key",
-				append(h.attrs(), "next_extension_in", max(0, until(a.clock.now(), a.extendAt(h))).Round(time.Second))...)
-		}
-		if h.adopted && !h.said.has(saidAnnounced) {
-			h.said.add(saidAnnounced)
-			a.announce(a.untold)
-		}
-		a.nextCheck = a.clock.now().add(a.checkPause())
+		a.doubting = false
+		a.relyOn(h)
 		return nil
 	case key.Is(err, key.Gone):
 		return a.examine(ctx, h, err)
 	}
 	return err
+}
+
+// relyOn notes that h is alive, and says so where it was adopted and nobody has.
+func (a *Agent) relyOn(h *holding) {
+	if h.health != accepted {
+		a.become(h, accepted, "")
+		a.setExpiry(h, h.rec.Expiry) // the server's time is known now
+	}
+	if h.adopted && !h.said.has(saidAccepted) {
+		h.said.add(saidAccepted)
+		a.unsaved = true // a start that fails after this one knows what was sent
+		a.log.Info("the server accepts the adopted key",
+			append(h.attrs(), "next_extension_in", max(0, until(a.clock.now(), a.extendAt(h))).Round(time.Second))...)
+	}
+	if h.adopted && !h.said.has(saidAnnounced) {
+		h.said.add(saidAnnounced)
+		a.announce(a.untold)
+	}
+	a.nextCheck = a.clock.now().add(a.checkPause())
 }
 
 // checkDead asks for a key that was found dead although the server lists it: the server may have
@@ -61,10 +66,14 @@ func (a *Agent) checkDead(ctx context.Context, h *holding) error {
 	return err
 }
 
-// checkPause is the check interval with a little less, so that many agents spread out and none
-// is late.
+// checkPause is the check interval with a little less, so that many agents spread out and none is late. Where a list shows
+// the key in each interval, it is how long that may fail to come.
 func (a *Agent) checkPause() time.Duration {
-	return time.Duration(float64(a.cfg.Times.Check) * (0.9 + 0.1*a.cfg.Random()))
+	pause := time.Duration(float64(a.cfg.Times.Check) * (0.9 + 0.1*a.cfg.Random()))
+	if a.listed() {
+		pause *= missedAfter
+	}
+	return pause
 }
 
 // examine looks at a key that the server refuses: one that merely expired is extended, one that

@@ -6,12 +6,13 @@ import (
 	"time"
 
 	"github.com/balena-injector/injector/key"
+	"github.com/balena-injector/injector/turn"
 )
 
 // extend moves the expiry of the current key; its secret, and so what the app reads, stays.
 func (a *Agent) extend(ctx context.Context) error {
 	h := a.current
-	if !h.told.row {
+	if !h.told.row && !(a.cfg.Crowd.Together && h.rec.ID != 0) {
 		if err := a.find(ctx); err != nil || !h.told.row {
 			return err
 		}
@@ -19,12 +20,16 @@ func (a *Agent) extend(ctx context.Context) error {
 	if err := a.learnTime(ctx, h); err != nil {
 		return err
 	}
-	late := a.cfg.Times.tooOld(a.age(h))
+	late := a.timesOf(h).tooOld(a.age(h))
 	want := a.serverNow().Add(a.cfg.Times.TTL)
 	before := h.rec.Latest
 	// A disk that is full must not end a key that could be extended: the journal of a listed key can do without.
 	a.unsaved = a.expect(h, want) != nil || a.unsaved
 	got, err := a.cfg.Issuer.Extend(ctx, h.key(), want)
+	if h.alone = errors.Is(err, turn.ErrAlone); h.alone {
+		h.rec.Latest = before
+		return nil // and it is due again, with a turn of its own
+	}
 	switch class, _ := key.ClassOf(err); {
 	case class == key.Unrevocable:
 		h.rec.Latest = before
@@ -87,6 +92,9 @@ func (a *Agent) notMoved(h *holding, got key.Key) error {
 func (a *Agent) extended(h *holding, got key.Key, late bool) {
 	h.limits.cannotExtend, h.vanishedAt, a.renewNow = false, instant{}, false
 	h.late, h.vanished = late, 0
+	if a.listed() { // and the server has just shown that it exists
+		a.nextCheck = a.clock.now().add(a.checkPause())
+	}
 	a.learn(h, got)
 	a.counters.extensions.Add(1)
 	now := a.clock.now()

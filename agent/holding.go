@@ -12,12 +12,14 @@ import (
 type holding struct {
 	rec      record
 	jitter   time.Duration
-	deadline instant // when it expires
-	born     instant // when it was minted or adopted here
-	retireAt instant // when it is to be revoked, if it is retiring
-	adopted  bool    // it comes from an earlier process
-	waits    bool    // it is revoked only once a new key is published
-	late     bool    // it should have been replaced, and was extended instead
+	deadline instant       // when it expires
+	learned  time.Duration // when the server told its expiry last, on the monotonic clock
+	born     instant       // when it was minted or adopted here
+	retireAt instant       // when it is to be revoked, if it is retiring
+	adopted  bool          // it comes from an earlier process
+	waits    bool          // it is revoked only once a new key is published
+	late     bool          // it should have been replaced, and was extended instead
+	alone    bool          // it could not be part of a batch, and needs requests of its own
 
 	health       health  // changed by become alone
 	doubtedSince instant // since the server accepted it last; zero: it does, or was not asked
@@ -71,7 +73,7 @@ const farthest = 10 * 365 * 24 * time.Hour
 // learnExpiry notes an expiry that the server has told, which settles any that was asked for.
 func (a *Agent) learnExpiry(h *holding, expiry time.Time) {
 	h.rec.Latest = time.Time{}
-	h.told.expiry = true
+	h.told.expiry, h.learned = true, a.clock.now().mono
 	a.setExpiry(h, expiry)
 }
 
@@ -121,7 +123,11 @@ func (a *Agent) left(h *holding, now instant) time.Duration { return until(now, 
 
 // extendAt is when h is to be extended.
 func (a *Agent) extendAt(h *holding) instant {
-	return h.deadline.add(-a.cfg.Times.lead(h.jitter))
+	at := h.deadline.add(-a.cfg.Times.lead(h.jitter))
+	if a.cfg.Crowd.Together {
+		return a.aligned(at)
+	}
+	return at
 }
 
 // age is how long ago h was minted, by the server's clock.

@@ -2,11 +2,13 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/balena-injector/injector/key"
 	"github.com/balena-injector/injector/settle"
+	"github.com/balena-injector/injector/turn"
 )
 
 // find reads the current key's id, which is needed to extend and to revoke it. Whatever comes of
@@ -14,6 +16,9 @@ import (
 func (a *Agent) find(ctx context.Context) error {
 	h := a.current
 	row, err := a.cfg.Issuer.Find(ctx, h.key())
+	if h.alone = errors.Is(err, turn.ErrAlone); h.alone {
+		return nil
+	}
 	switch class, _ := key.ClassOf(err); {
 	case err == nil:
 		a.learn(h, row)
@@ -104,6 +109,9 @@ func (a *Agent) revoke(ctx context.Context, h *holding) error {
 		return a.settleByFind(ctx, h)
 	}
 	err := a.cfg.Issuer.Revoke(ctx, h.key())
+	if h.alone = errors.Is(err, turn.ErrAlone); h.alone {
+		return nil
+	}
 	switch {
 	case err == nil:
 		if !h.health.dead() {

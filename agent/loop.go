@@ -6,46 +6,76 @@ import (
 )
 
 // loop runs the steps that are due until ctx is done, or, if once, until there is something to
-// leave to Run or a failure that trying again will not mend.
+// leave to Run or a failure that trying again will not mend. Run rests instead of sleeping.
 func (a *Agent) loop(ctx context.Context, once bool) error {
 	for {
-		now := a.clock.now()
-		a.beat.Store(int64(now.mono))
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		a.follow()
-		a.inspect(ctx, now)
-		a.renewNow = a.renewAsked.Swap(false) || a.renewNow
-		if a.tryAsked.Swap(false) {
-			a.tendDone, a.nextTend, a.credentialNews = false, now, true
-		}
-		a.retime()
-		a.noteExpiry(now)
-		a.noteLongLife(now)
-		a.forgetStranded()
-		a.publishStatus("running")
-		if once && a.settled() || a.draining && len(a.all()) == 0 {
-			return nil
-		}
-		t, wait := a.next(now)
-		if wait > 0 && now.mono != a.inspected.mono && a.look(ctx, now) {
-			continue // what is wrong with the outputs is mended before the sleep
-		}
-		if wait > 0 {
-			a.sleep(ctx, a.untilExpiry(now, wait))
-			continue
-		}
-		err := a.try(ctx, t, now)
-		if once && a.hopeless(t.step, err) {
+		wait, done, err := a.turnOnce(ctx, once)
+		if done {
 			return err
 		}
-		a.note(ctx, t.step, now, err)
+		if wait > 0 {
+			a.sleep(ctx, wait)
+		}
 	}
+}
+
+// turnOnce takes up what has happened and runs the step that is due, or returns how long none is. done reports that the
+// loop is to end.
+func (a *Agent) turnOnce(ctx context.Context, once bool) (wait time.Duration, done bool, err error) {
+	now := a.clock.now()
+	a.beat.Store(int64(now.mono))
+	if ctx.Err() != nil {
+		return 0, true, context.Cause(ctx)
+	}
+	a.takeUp(ctx, now)
+	a.publishStatus("running")
+	if once && a.settled() || a.draining && len(a.all()) == 0 {
+		return 0, true, nil
+	}
+	t, wait := a.next(now)
+	if wait == 0 && !a.mayRun(t, now) {
+		t, wait = a.nextLocal(now)
+	} else if wait > 0 {
+		a.giveBack()
+	}
+	if wait > 0 && !a.cfg.Crowd.Attended && now.mono != a.inspected.mono && a.look(ctx, now) {
+		return 0, false, nil // what is wrong with the outputs is mended before the sleep
+	}
+	if wait > 0 {
+		return a.untilExpiry(now, wait), false, nil
+	}
+	err = a.try(ctx, t, now)
+	if once && a.hopeless(t.step, err) {
+		return 0, true, err
+	}
+	a.note(ctx, t.step, now, err)
+	return 0, false, nil
+}
+
+// takeUp notes what has happened since the last turn.
+func (a *Agent) takeUp(ctx context.Context, now instant) {
+	a.follow()
+	if a.lookAsked.Swap(false) {
+		a.inspected = instant{}
+	}
+	a.inspect(ctx, now)
+	a.renewNow = a.renewAsked.Swap(false) || a.renewNow
+	if a.tryAsked.Swap(false) {
+		a.tendDone, a.nextTend, a.credentialNews = false, now, true
+	}
+	a.retime()
+	a.noteExpiry(now)
+	a.noteLongLife(now)
+	a.forgetStranded()
+	a.noteSighting(now)
 }
 
 // try runs a step. One that hangs must not keep another from being tried before the app's key expires.
 func (a *Agent) try(ctx context.Context, t task, now instant) error {
+	if !t.kind.local() {
+		defer a.giveBack()
+		ctx = a.withTurn(ctx)
+	}
 	a.turn = 0
 	if at, ok := a.lastCall(now.mono); ok {
 		a.turn = at - now.mono
@@ -53,18 +83,43 @@ func (a *Agent) try(ctx context.Context, t task, now instant) error {
 		ctx, cancel = context.WithTimeout(ctx, a.turn)
 		defer cancel()
 	}
-	return t.run(ctx)
+	return a.work(ctx, t)
+}
+
+// work runs a step, on one of the goroutines that do so for all agents. What is part of a batch waits for others, and so
+// for no such goroutine.
+func (a *Agent) work(ctx context.Context, t task) (err error) {
+	workers := a.cfg.Crowd.Requests
+	switch {
+	case t.kind.local():
+		workers = a.cfg.Crowd.Files
+	case t.about != nil && a.ticket != nil && !a.ticket.Alone():
+		return t.run(ctx)
+	}
+	workers.Do(func() { err = t.run(ctx) })
+	return err
 }
 
 // untilExpiry shortens a sleep that goes beyond the expiry of the app's key.
 func (a *Agent) untilExpiry(now instant, wait time.Duration) time.Duration {
-	wait = min(wait, maxSleep)
+	wait = min(wait, a.longestSleep(now))
 	if a.current != nil {
 		if left := a.left(a.current, now); left > 0 {
 			wait = min(wait, left+time.Millisecond)
 		}
 	}
 	return wait
+}
+
+// longestSleep bounds how late the agent is for what nobody tells it of.
+func (a *Agent) longestSleep(now instant) time.Duration {
+	if !a.cfg.Crowd.Attended {
+		return maxSleep
+	}
+	if left := longLife - (now.mono - a.began); left > 0 && a.journal.Mints != (mintRow{}) {
+		return min(attendedSleep, left)
+	}
+	return attendedSleep
 }
 
 // follow sees to it that the journal is in the directory where the next start looks for it, and says
@@ -79,8 +134,8 @@ const inspectPause = time.Second
 
 // inspect looks at the outputs of the app's key, unless it has just done so.
 func (a *Agent) inspect(ctx context.Context, now instant) {
-	if a.inspected.isZero() || now.mono-a.inspected.mono >= inspectPause {
-		a.look(ctx, now)
+	if a.inspected.isZero() || !a.cfg.Crowd.Attended && now.mono-a.inspected.mono >= inspectPause {
+		a.cfg.Crowd.Files.Do(func() { a.look(ctx, now) })
 	}
 }
 
@@ -119,12 +174,20 @@ func (a *Agent) announce(news bool) {
 
 // sleep waits, but not when there is news.
 func (a *Agent) sleep(ctx context.Context, d time.Duration) {
+	a.restsUntil.Store(int64(time.Since(a.clock.start) + d))
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-ctx.Done():
 	case <-a.wake:
+		a.woken()
+	}
+}
+
+// woken takes up what Wake is for.
+func (a *Agent) woken() {
+	if a.news.Swap(false) {
 		a.forgive()
 		a.tendDone = false
 		a.inspected = instant{}

@@ -22,6 +22,7 @@ type streak struct {
 	until    time.Duration // when it is due again by our own back-off; setting a clock does not shorten it
 	err      error
 	since    instant
+	quiet    bool // it failed with those of other keys, which was said for all
 }
 
 // due is when a step is to be tried again, on the monotonic clock. A pause that was chosen while
@@ -73,7 +74,7 @@ func (a *Agent) note(ctx context.Context, s step, began instant, err error) {
 		if s.kind.asksServer() {
 			a.lastSuccess = a.clock.now().wall
 		}
-		if old != nil && old.failures > 0 && !a.foundDead(s.kind) {
+		if old != nil && old.failures > 0 && !old.quiet && !a.foundDead(s.kind) {
 			a.log.Info("recovered: could "+string(s.kind), "after_failures", old.failures, "after", a.since(old.since))
 		}
 		delete(a.steps, s)
@@ -93,7 +94,7 @@ func (a *Agent) note(ctx context.Context, s step, began instant, err error) {
 	old.began = began.mono
 	class, wait := key.ClassOf(err)
 	_, paused := errors.AsType[*settle.NotYet](err)
-	if !paused && class == key.Busy && a.cfg.Budget.untilHas(1) > 0 {
+	if !paused && (class == key.Busy || class == key.Ambiguous && wait > 0) && a.cfg.Budget.untilHas(1) > 0 {
 		// Our own budget, and no failure. A step of several requests needs as many at once.
 		old.dry++
 		old.class, old.err = class, err
@@ -108,7 +109,7 @@ func (a *Agent) note(ctx context.Context, s step, began instant, err error) {
 		return
 	}
 	first := old.failures == 0 || old.class != class
-	old.failures++
+	old.failures, old.quiet = old.failures+1, false
 	a.count(s.kind)
 	old.class, old.err = class, err
 	tries := old.failures

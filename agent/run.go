@@ -11,14 +11,9 @@ import (
 // cause, leaves them to the next start. It returns nil after a clean end and *LeftError if keys
 // were left. When kill is done it returns at once, and the journal tells what was left.
 func (a *Agent) Run(stop, kill context.Context) error {
-	a.kill, a.diskWait = kill, stop
-	defer a.watch(stop)()
-	if err := a.open(stop); err != nil {
-		return err
-	}
-	a.holdBack(stop)
-	_ = a.loop(stop, false)
-	return a.end(stop)
+	ended := make(chan error, 1)
+	a.Start(stop, kill, func(err error) { ended <- err })
+	return <-ended
 }
 
 // end is the orderly end that the stop asks for.
@@ -81,7 +76,10 @@ func (a *Agent) watch(stop context.Context) (undo func() bool) {
 	return context.AfterFunc(stop, a.noteStop)
 }
 
-func (a *Agent) noteStop() { a.stopped.Store(max(1, int64(a.clock.now().mono))) }
+func (a *Agent) noteStop() {
+	a.stopped.Store(max(1, int64(a.clock.now().mono)))
+	a.nudge()
+}
 
 // open makes the agent ready for its loop.
 func (a *Agent) open(ctx context.Context) error {

@@ -103,11 +103,11 @@ func (a *Agent) schedule(now instant) Schedule {
 		planned = now
 	}
 	s.ExtendAt = a.later(now, planned, extendKey)
-	if a.cfg.Times.MaxTTL > 0 {
+	if times := a.timesOf(c); times.MaxTTL > 0 {
 		// The first extension that would make it too old.
 		at, age := a.extendAt(c), a.age(c)+max(0, until(now, a.extendAt(c)))
 		step := a.cfg.Times.TTL - a.cfg.Times.lead(c.jitter)
-		more := a.cfg.Times.extensionsLeft(age, step)
+		more := times.extensionsLeft(age, step)
 		s.RotateAt = a.later(now, at.add(time.Duration(more)*step), draftKey, settleMint, verifyKey, publishKey)
 		if more == 0 && !a.successorBlocked() {
 			s.ExtendAt = time.Time{}

@@ -142,5 +142,6 @@ const maxSilence = 5 * time.Minute
 // Alive reports whether the agent's loop still turns, or the agent is at its orderly end, which has a time of its own.
 // It never depends on the API.
 func (a *Agent) Alive() bool {
-	return a.stopped.Load() != 0 || time.Since(a.clock.start)-time.Duration(a.beat.Load()) < maxSilence
+	awake := max(a.beat.Load(), a.restsUntil.Load())
+	return a.stopped.Load() != 0 || time.Since(a.clock.start)-time.Duration(awake) < maxSilence
 }

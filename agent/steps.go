@@ -36,17 +36,29 @@ type step struct {
 // task is a step that is or will be due.
 type task struct {
 	step
-	in  time.Duration
-	run func(context.Context) error
+	in    time.Duration
+	run   func(context.Context) error
+	about *holding // the key that it is about, where that can be part of a batch
 }
 
 // next returns the first task that is due, or else the one that is due soonest, and how long until then; 0: now.
 func (a *Agent) next(now instant) (task, time.Duration) {
-	best := task{in: maxSleep}
+	return a.soonest(now, func(kind) bool { return true })
+}
+
+// nextLocal is next for the steps that need not wait for a turn.
+func (a *Agent) nextLocal(now instant) (task, time.Duration) { return a.soonest(now, kind.local) }
+
+// soonest is next for the steps of some kinds.
+func (a *Agent) soonest(now instant, among func(kind) bool) (task, time.Duration) {
+	best := task{in: attendedSleep}
 	tasks := a.tasks(now)
 	a.prune(tasks)
 	pressed := a.pressed()
 	for _, t := range tasks {
+		if !among(t.kind) {
+			continue
+		}
 		if s := a.steps[t.step]; s != nil {
 			t.in = max(t.in, a.restIn(t.kind, s, now, pressed))
 		}
@@ -63,8 +75,14 @@ func (a *Agent) next(now instant) (task, time.Duration) {
 // restIn returns how long a step that failed is to rest yet. pressed reports that an urgent one fails, too.
 func (a *Agent) restIn(k kind, s *streak, now instant, pressed bool) time.Duration {
 	in := max(a.due(k, s)-now.mono, a.budgetIn(k, s, now))
+	if a.outage() != nil && weather(s.class) {
+		in = s.asked - now.mono // the account's turns space the tries of all keys
+	}
 	if pressed && !k.urgent() {
 		in = max(in, s.last+patience-now.mono)
+	}
+	if in > 0 && a.cfg.Crowd.Together {
+		in = until(now, a.atNextStretch(now.add(in), a.cfg.Times.retryStretch()))
 	}
 	return in
 }
@@ -73,7 +91,7 @@ func (a *Agent) restIn(k kind, s *streak, now instant, pressed bool) time.Durati
 func (a *Agent) tasks(now instant) []task {
 	var list []task
 	add := func(k kind, in time.Duration, run func(context.Context) error) {
-		list = append(list, task{step{kind: k}, in, run})
+		list = append(list, task{step: step{kind: k}, in: in, run: run, about: a.current})
 	}
 	if len(a.undecided) > 0 {
 		add(identifyAccount, 0, a.identify)
@@ -91,7 +109,7 @@ func (a *Agent) tasks(now instant) []task {
 	for _, h := range a.retiring {
 		if !h.waits || a.current != nil {
 			end := func(ctx context.Context) error { return a.revoke(ctx, h) }
-			list = append(list, task{step{revokeOld, h.rec.Name}, a.retireIn(h, now), end})
+			list = append(list, task{step: step{revokeOld, h.rec.Name}, in: a.retireIn(h, now), run: end, about: h})
 		}
 	}
 	if a.unsaved {
@@ -110,18 +128,18 @@ func (a *Agent) tasks(now instant) []task {
 func (a *Agent) successorTask() task {
 	switch s := a.successor; {
 	case s.rec.State == minting:
-		return task{step{kind: settleMint}, 0, a.settle}
+		return task{step: step{kind: settleMint}, run: a.settle}
 	case s.health != accepted:
-		return task{step{kind: verifyKey}, 0, a.verifyNew}
+		return task{step: step{kind: verifyKey}, run: a.verifyNew}
 	}
-	return task{step{kind: publishKey}, 0, a.publishNew}
+	return task{step: step{kind: publishKey}, run: a.publishNew}
 }
 
 // currentTasks lists what there is to do for the key that the app reads.
 func (a *Agent) currentTasks(now instant) []task {
 	var list []task
 	add := func(k kind, in time.Duration, run func(context.Context) error) {
-		list = append(list, task{step{kind: k}, in, run})
+		list = append(list, task{step: step{kind: k}, in: in, run: run, about: a.current})
 	}
 	c := a.current
 	switch {
@@ -139,7 +157,7 @@ func (a *Agent) currentTasks(now instant) []task {
 		in := a.extendIn(c, now)
 		extendable := c.adopted && c.rec.ID != 0 && in <= 0
 		if !extendable || !a.timed && !c.told.health || a.left(c, now) > a.cfg.Times.lastCalls()[0] {
-			add(confirmKey, 0, a.check)
+			add(confirmKey, a.confirmIn(c, now), a.check)
 		}
 		if extendable {
 			add(extendKey, in, a.extend)
@@ -153,13 +171,38 @@ func (a *Agent) currentTasks(now instant) []task {
 		add(labelOutputs, 0, a.label)
 	}
 	if c.rec.ID == 0 && !c.limits.notListed {
-		add(findKey, 0, a.find)
+		add(findKey, a.findIn(c, now), a.find)
 	}
 	if in := a.extendIn(c, now); a.shouldExtend(c, in) {
 		add(extendKey, in, a.extend)
 	}
-	add(checkKey, until(now, a.nextCheck), a.check)
+	add(checkKey, a.checkIn(now), a.check)
 	return list
+}
+
+// confirmIn is how long an adopted key waits for a list that shows it.
+func (a *Agent) confirmIn(c *holding, now instant) time.Duration {
+	if !a.listed() || a.doubting || !c.adopted || c.told.health || c.health != unproven {
+		return 0
+	}
+	return until(now, c.born.add(listTime))
+}
+
+// checkIn is how long it is until the agent asks for its key. What a list will show once an outage is over is not asked for.
+func (a *Agent) checkIn(now instant) time.Duration {
+	in := until(now, a.nextCheck)
+	if calm := a.cfg.Crowd.Turns.Calm(); a.listed() && !a.doubting && calm < listTime {
+		in = max(in, listTime-calm)
+	}
+	return in
+}
+
+// findIn is how long a key's id is not looked up, so that it is with those of others. Nobody may be waiting for it.
+func (a *Agent) findIn(c *holding, now instant) time.Duration {
+	if !a.cfg.Crowd.Together || a.hurried {
+		return 0
+	}
+	return until(now, a.atNextStretch(c.born, a.cfg.Times.findStretch()))
 }
 
 // repairIn spaces repairs: somebody may keep changing the outputs.
@@ -191,7 +234,7 @@ func (a *Agent) shouldExtend(c *holding, in time.Duration) bool {
 	switch {
 	case c.limits.cannotExtend:
 		return c.rec.ID != 0 && in <= 0 && a.successorBlocked()
-	case in > 0 || !a.cfg.Times.tooOld(a.age(c)):
+	case in > 0 || !a.timesOf(c).tooOld(a.age(c)):
 		return true
 	}
 	return a.successorBlocked()
@@ -206,70 +249,6 @@ func (a *Agent) successorBlocked() bool {
 		}
 	}
 	return a.successor == nil && a.liveKeys(a.clock.now()) >= 2
-}
-
-// mintIn returns how long it is until a new key must be made, and whether one will be.
-func (a *Agent) mintIn(now instant) (time.Duration, bool) {
-	c := a.current
-	var in time.Duration
-	switch {
-	case a.successor != nil:
-		return 0, false
-	case c == nil, c.health.dead():
-		in = a.unplannedIn(now)
-	case c.health != accepted:
-		return 0, false
-	case c.limits.cannotExtend:
-		in = a.extendIn(c, now)
-	case c.late:
-		in = 0
-	case a.cfg.Times.tooOld(a.age(c) + max(0, a.extendIn(c, now))):
-		in = a.extendIn(c, now)
-	default:
-		return 0, false
-	}
-	if in <= 0 && a.liveKeys(now) >= 2 {
-		in = a.makeRoom(now)
-	}
-	return in, true
-}
-
-// unplannedIn spaces mints that nobody planned: at once, then ever further apart while keys die
-// young. While the app has never had a key it is a minute at most.
-func (a *Agent) unplannedIn(now instant) time.Duration {
-	if !a.pace.any {
-		return 0
-	}
-	gap := a.cfg.Times.replacementGap(a.pace.young)
-	if a.current == nil {
-		gap = min(gap, time.Minute)
-	}
-	return until(now, a.pace.last.add(gap))
-}
-
-// makeRoom ends an overlap early: a third key is made only when the oldest of two is gone. It returns how long to wait
-// before asking again, maxSleep at most.
-func (a *Agent) makeRoom(now instant) time.Duration {
-	wait := maxSleep
-	for _, h := range a.retiring {
-		if !a.mayLive(h, now) {
-			continue
-		}
-		if !h.limits.cannotRevoke && until(now, h.retireAt) > 0 && !h.waits {
-			a.log.Info("ending the overlap early: another key is needed, and two are the limit", h.attrs()...)
-			h.retireAt = now
-		}
-		wait = min(wait, max(time.Second, a.left(h, now)+2*slack))
-	}
-	return wait
-}
-
-// retireIn returns how long it is until h is to be revoked or, if that is impossible, forgotten.
-func (a *Agent) retireIn(h *holding, now instant) time.Duration {
-	if h.limits.cannotRevoke {
-		return max(0, a.left(h, now)+2*slack)
-	}
-	return until(now, h.retireAt)
 }
 
 // noteExpiry says once when the app's key ends and nothing took its place.

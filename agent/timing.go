@@ -17,6 +17,8 @@ type Times struct {
 const (
 	// maxSleep bounds how late the agent is after the machine slept or its clock was set.
 	maxSleep = 30 * time.Second
+	// attendedSleep is the same where somebody else watches for that.
+	attendedSleep = 15 * time.Minute
 	// grace is how long a new key may be refused before it counts as dead: balenaCloud's
 	// servers need up to 71 s to learn of a change (a public transcript), openBalena 10 ms.
 	grace = time.Minute

@@ -3,6 +3,7 @@ package balena_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -228,15 +229,17 @@ func TestLostFiltersCostNothing(t *testing.T) {
 // TestRefusedBatchesFallBack has servers that answer batches otherwise than the one that was measured.
 func TestRefusedBatchesFallBack(t *testing.T) {
 	batch := func(r *http.Request) bool { return strings.Contains(r.URL.RawQuery, "%20in%20") }
+	lists := func(r *http.Request) bool { return batch(r) && r.Method == http.MethodGet }
+	changes := func(r *http.Request) bool { return batch(r) && r.Method != http.MethodGet }
 	for name, c := range map[string]struct {
 		status, tries int
 		on            func(r *http.Request) bool
 	}{
-		"400 to lists":             {http.StatusBadRequest, 1, func(r *http.Request) bool { return batch(r) && r.Method == http.MethodGet }},
-		"405 to changes":           {http.StatusMethodNotAllowed, 1, func(r *http.Request) bool { return batch(r) && r.Method != http.MethodGet }},
+		"400 to lists":             {http.StatusBadRequest, 1, lists},
+		"405 to changes":           {http.StatusMethodNotAllowed, 1, changes},
 		"431":                      {http.StatusRequestHeaderFieldsTooLarge, 1, batch},
 		"500 to all, but is well":  {http.StatusInternalServerError, 2, batch},
-		"401 to changes, as to be": {http.StatusUnauthorized, 1, func(r *http.Request) bool { return batch(r) && r.Method != http.MethodGet }},
+		"401 to changes, as to be": {http.StatusUnauthorized, 1, changes},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMany(t, 20, nil)
@@ -262,8 +265,9 @@ func TestRefusedBatchesFallBack(t *testing.T) {
 				t.Errorf("said %d times:\n%s", n, m.log.String())
 			}
 			// Whoever waits for turns gets one of his own instead of going on at once.
-			ctx := turn.With(t.Context(), m.account.Turns().Ask(turn.Keep, 0))
-			if _, err := m.issuers[0].Extend(ctx, m.keys[0], inAnHour()); !key.Is(err, key.Busy) || !strings.Contains(err.Error(), "turn of its own") {
+			ctx := turn.With(t.Context(), m.account.Turns().Ask(turn.Keep, 0, nil))
+			_, err := m.issuers[0].Extend(ctx, m.keys[0], inAnHour())
+			if !key.Is(err, key.Busy) || !errors.Is(err, turn.ErrAlone) {
 				t.Errorf("got %v", err)
 			}
 		})
@@ -287,24 +291,17 @@ func TestAnOutageDoesNotEndBatches(t *testing.T) {
 	m.foreigners(10)
 }
 
+// batched matches the requests about several keys.
+func batched(method string) func(balenatest.Match) bool {
+	return func(m balenatest.Match) bool { return m.Method == method && m.Path == "/v7/api_key" }
+}
+
 // TestHalfOfABatch has requests that are about half of the keys only.
 func TestHalfOfABatch(t *testing.T) {
-	halve := func(method string) func(http.ResponseWriter, *http.Request) bool {
-		return func(_ http.ResponseWriter, r *http.Request) bool {
-			if r.Method == method && strings.Contains(r.URL.RawQuery, "%20in%20") {
-				query, _ := url.PathUnescape(r.URL.RawQuery)
-				before, rest, _ := strings.Cut(query, "(")
-				list, after, _ := strings.Cut(rest, ")")
-				ids := strings.Split(list, ",")
-				r.URL.RawQuery = strings.ReplaceAll(before+"("+strings.Join(ids[:len(ids)/2], ",")+")"+after, " ", "%20")
-			}
-			return false
-		}
-	}
 	t.Run("is extended", func(t *testing.T) {
 		m := newMany(t, 20, nil)
 		m.noErrors(m.each(t.Context(), find))
-		m.behind(halve(http.MethodPatch))
+		m.server.Fail(balenatest.Fault{Half: true, Match: batched(http.MethodPatch)})
 		m.requests()
 		m.noErrors(m.each(t.Context(), extendTo(inAnHour())))
 		if got := m.requests(); got["extend"] != 11 {
@@ -315,7 +312,7 @@ func TestHalfOfABatch(t *testing.T) {
 	t.Run("is deleted", func(t *testing.T) {
 		m := newMany(t, 20, nil)
 		m.noErrors(m.each(t.Context(), find))
-		m.behind(halve(http.MethodDelete))
+		m.server.Fail(balenatest.Fault{Half: true, Match: batched(http.MethodDelete)})
 		left := 0
 		for _, err := range m.each(t.Context(), revoke) {
 			if err != nil {
@@ -330,7 +327,7 @@ func TestHalfOfABatch(t *testing.T) {
 	t.Run("is listed", func(t *testing.T) {
 		m := newMany(t, 20, nil)
 		m.noErrors(m.each(t.Context(), find))
-		m.behind(halve(http.MethodGet))
+		m.server.Fail(balenatest.Fault{Half: true, Match: batched(http.MethodGet)})
 		m.requests()
 		m.noErrors(m.each(t.Context(), extendTo(inAnHour())))
 		left := 0

@@ -76,7 +76,7 @@ func (b *batches) extend(ctx context.Context, g *batch) {
 	}
 	after, err := b.look(ctx, issuer, g, moving)
 	if err != nil {
-		b.fail(ctx, g, err)
+		b.fail(ctx, g, afterwards(err))
 		return
 	}
 	for _, m := range moving {
@@ -99,11 +99,11 @@ func (b *batches) revoke(ctx context.Context, g *batch) {
 	var ending, missing []*member
 	for _, m := range g.members {
 		switch r, ok := before[m.key.ID]; {
-		case !ok:
+		case !ok && m.key.Seen:
 			missing = append(missing, m)
-		case m.owns(r):
+		case ok && m.owns(r):
 			ending = append(ending, m)
-		default:
+		default: // its id is a journal's word, or the row is not ours
 			m.tell(outcome{apart: true})
 		}
 	}
@@ -144,7 +144,8 @@ func (b *batches) revokeMissing(ctx context.Context, issuer *Issuer, g *batch) {
 		}
 		asked++
 		if err := issuer.Verify(ctx, m.key); err == nil {
-			verdict = &Error{Class: key.Outage, Op: ops[revoking], Reason: "the server does not list it at the moment, and accepts others like it"}
+			verdict = &Error{Class: key.Outage, Op: ops[revoking],
+				Reason: "the server does not list it at the moment, and accepts others like it"}
 		} else if !key.Is(err, key.Gone) {
 			verdict = err
 		}
@@ -199,7 +200,8 @@ func (b *batches) write(ctx context.Context, issuer *Issuer, g *batch, method, k
 		return err
 	}
 	ans, r, err := issuer.call(ctx, false, func(who identity) (request, error) {
-		return request{kind: kind, op: ops[g.work], method: method, path: keysPath(c, guard), body: body}, mayManage(who, g.owner(), ops[g.work])
+		r := request{kind: kind, op: ops[g.work], method: method, path: keysPath(c, guard), body: body}
+		return r, mayManage(who, g.owner(), ops[g.work])
 	})
 	if err == nil && ans.status != http.StatusOK {
 		err = r.failure(key.Wrong, ans, "")

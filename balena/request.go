@@ -179,10 +179,30 @@ func (r *request) unsettled(class key.Class) key.Class {
 	return class
 }
 
+// afterwards is an error of what follows a change that was made, such as reading it back. Whatever its class says of the
+// request that failed, it must not say that nothing was done.
+func afterwards(err error) error {
+	e, ok := errors.AsType[*Error](err)
+	if !ok {
+		return err
+	}
+	switch e.Class {
+	case key.Busy, key.Wrong, key.Refused, key.FreshLogin, key.Unrevocable:
+		changed := *e
+		changed.Class = key.Ambiguous
+		return &changed
+	}
+	return err
+}
+
 // noAnswer explains a request without an answer.
 func (c *Client) noAnswer(r *request, err error) error {
 	if refused, ok := errors.AsType[*notAdmitted](err); ok {
-		return &Error{Class: key.Busy, Op: r.op, Wait: refused.wait, Reason: refused.why, Err: refused}
+		e := &Error{Class: key.Busy, Op: r.op, Wait: refused.wait, Reason: refused.why, Err: refused}
+		if r.connected && r.method != http.MethodGet { // it is the repetition that was not sent
+			e.Class = key.Ambiguous
+		}
+		return e
 	}
 	e := &Error{Class: key.Outage, Op: r.op, Err: withoutURL(err)}
 	if r.connected { // something may have been sent

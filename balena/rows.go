@@ -211,7 +211,7 @@ func (i *Issuer) Extend(ctx context.Context, k key.Key, expiry time.Time) (key.K
 	}
 	rows, err := i.rows(ctx, k, "find", op, keyPath(id)+"?$select="+columns)
 	if err != nil {
-		return k, err
+		return k, afterwards(err)
 	}
 	if len(rows) != 1 || rows[0].ID != k.ID || rows[0].Name != k.Name {
 		return k, &Error{Class: key.Gone, Op: op, Reason: "the server does not list it any more"}

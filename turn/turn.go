@@ -12,6 +12,7 @@ import (
 	"container/list"
 	"context"
 	"errors"
+	"math"
 	"sync"
 	"time"
 )
@@ -39,6 +40,8 @@ const (
 	// failing is how many requests in a row must fail for the account's turns to stop: one that fails alone, always, is
 	// not an outage.
 	failing = 3
+	// atOnce is how many turns are under way at once: a server does not answer faster for being asked by thousands.
+	atOnce = 32
 	// debts are requests that nobody asked a turn for, such as a login on the way; the burst leaves room for them.
 	debts = 10
 )
@@ -72,10 +75,13 @@ type Queue struct {
 	timer   *time.Timer          // to the next turn; nil: none is planned
 	wakes   time.Duration        // when that is
 	open    bool
+	// underway are the turns that cost something, and were granted and not given back
+	underway int
 
 	failures int
 	failure  error // why requests fail; nil while they do not
 	began    time.Duration
+	ended    time.Duration // when the last outage was over; 0: there was none
 	probed   time.Duration // when the last probe was granted
 	next     Urgency       // what is probed next, if somebody asks for it
 }
@@ -103,22 +109,25 @@ type Ticket struct {
 	urgency Urgency
 	cost    int
 	left    int // requests that are paid for
-	ready   chan struct{}
+	wake    func()
 	granted bool
+	counted bool          // it is among those that are under way
 	place   *list.Element // in the queue; nil: not in it
 }
 
-// Ask asks for a turn of cost requests. A turn that costs nothing waits only while requests fail: what it leads to is
-// paid for by somebody else, such as a batch, or is a request now and then.
-func (q *Queue) Ask(u Urgency, cost int) *Ticket {
+// Ask asks for a turn of cost requests, and calls wake when it is granted later; wake must not block, nor call the queue.
+// A turn that costs nothing waits only while requests fail: what it leads to is paid for by somebody else, such as a batch,
+// or is a request now and then.
+func (q *Queue) Ask(u Urgency, cost int, wake func()) *Ticket {
 	if q == nil {
 		return nil
 	}
-	t := &Ticket{q: q, urgency: u, cost: cost, ready: make(chan struct{})}
+	t := &Ticket{q: q, urgency: u, cost: cost}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	t.place = t.list().PushBack(t)
 	q.serve()
+	t.wake = wake
 	return t
 }
 
@@ -128,14 +137,6 @@ func (t *Ticket) list() *list.List {
 		return &t.q.free[t.urgency]
 	}
 	return &t.q.waiting[t.urgency]
-}
-
-// Ready is closed when the turn is granted.
-func (t *Ticket) Ready() <-chan struct{} {
-	if t == nil {
-		return nil
-	}
-	return t.ready
 }
 
 // Granted reports whether it is this turn's turn.
@@ -166,6 +167,10 @@ func (t *Ticket) Done() {
 		t.list().Remove(t.place)
 		t.place = nil
 	}
+	if t.counted {
+		t.counted = false
+		q.underway--
+	}
 	if t.left > 0 {
 		q.fill()
 		q.tokens = min(q.size, q.tokens+float64(t.left))
@@ -176,12 +181,13 @@ func (t *Ticket) Done() {
 
 // Wait asks for a turn and waits until it is granted, or ctx is done.
 func (q *Queue) Wait(ctx context.Context, u Urgency, cost int) (*Ticket, error) {
-	t := q.Ask(u, cost)
+	granted := make(chan struct{})
+	t := q.Ask(u, cost, func() { close(granted) })
 	if t.Granted() {
 		return t, nil
 	}
 	select {
-	case <-t.Ready():
+	case <-granted:
 		return t, nil
 	case <-ctx.Done():
 		t.Done()
@@ -229,7 +235,7 @@ func (q *Queue) Succeeded() {
 	if q.failure == nil {
 		return
 	}
-	q.failure = nil
+	q.failure, q.ended = nil, q.now()
 	if q.cfg.Outage != nil {
 		q.cfg.Outage(nil, q.now()-q.began)
 	}
@@ -265,86 +271,20 @@ func (q *Queue) Outage() error {
 	return q.failure
 }
 
+// Calm returns how long no outage has been known: 0 in one, and a long time if there was none.
+func (q *Queue) Calm() time.Duration {
+	if q == nil {
+		return math.MaxInt64
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case q.failure != nil:
+		return 0
+	case q.ended == 0:
+		return math.MaxInt64
+	}
+	return q.now() - q.ended
+}
+
 func (q *Queue) now() time.Duration { return time.Since(q.start) }
-
-// fill adds what has come since the last call.
-func (q *Queue) fill() {
-	now := q.now()
-	q.tokens = min(q.size, q.tokens+float64(now-q.at)/float64(q.every))
-	q.at = now
-}
-
-// serve grants what can be granted, and sees to it that the rest is looked at in time. The caller holds mu.
-func (q *Queue) serve() {
-	q.fill()
-	if q.failure != nil {
-		q.probe()
-		return
-	}
-	for u := Rescue; u >= Check; u-- {
-		for e := q.free[u].Front(); e != nil; e = q.free[u].Front() {
-			q.grant(e.Value.(*Ticket))
-		}
-	}
-	for u := Rescue; u >= Check; u-- {
-		for e := q.waiting[u].Front(); e != nil; e = q.waiting[u].Front() {
-			t := e.Value.(*Ticket)
-			if missing := min(float64(t.cost), q.size) - q.tokens; missing > 0 && !q.open {
-				q.wakeIn(time.Duration(missing*float64(q.every)) + time.Millisecond)
-				return
-			}
-			q.grant(t)
-		}
-	}
-}
-
-// probe grants one turn if a probe is due: of the next urgency that somebody asks for, so that a server that answers some
-// requests and not others is found to be well as far as it is. The caller holds mu.
-func (q *Queue) probe() {
-	if wait := q.probed + ProbePause - q.now(); wait > 0 {
-		q.wakeIn(wait)
-		return
-	}
-	for range urgencies {
-		u := q.next
-		if q.next--; q.next < Check {
-			q.next = Rescue
-		}
-		e := q.free[u].Front()
-		if e == nil {
-			e = q.waiting[u].Front()
-		}
-		if e != nil {
-			q.probed = q.now()
-			q.grant(e.Value.(*Ticket))
-			q.wakeIn(ProbePause)
-			return
-		}
-	}
-}
-
-// grant grants a turn. The caller holds mu.
-func (q *Queue) grant(t *Ticket) {
-	t.list().Remove(t.place)
-	t.place, t.granted, t.left = nil, true, t.cost
-	q.tokens -= float64(t.cost)
-	close(t.ready)
-}
-
-// wakeIn plans to serve again in d, unless that is planned already. The caller holds mu.
-func (q *Queue) wakeIn(d time.Duration) {
-	at := q.now() + d
-	if q.timer != nil && q.wakes <= at && q.wakes > q.now() {
-		return
-	}
-	if q.timer != nil {
-		q.timer.Stop()
-	}
-	q.wakes = at
-	q.timer = time.AfterFunc(d, func() {
-		q.mu.Lock()
-		defer q.mu.Unlock()
-		q.timer = nil
-		q.serve()
-	})
-}

@@ -3,6 +3,7 @@ package turn
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,9 +18,24 @@ func granted(list []*Ticket) (n int) {
 	return n
 }
 
+// spend makes each turn send what it pays for as soon as it is granted, until all are or the bubble sleeps for good.
+func spend(q *Queue, list []*Ticket) {
+	for _, t := range list {
+		go func() {
+			for pause := 50 * time.Millisecond; !t.Granted(); pause = min(2*pause, time.Second) {
+				time.Sleep(pause)
+			}
+			for range t.cost {
+				q.Sent(With(context.Background(), t))
+			}
+			t.Done()
+		}()
+	}
+}
+
 func ask(q *Queue, n int, u Urgency, cost int) (list []*Ticket) {
 	for range n {
-		list = append(list, q.Ask(u, cost))
+		list = append(list, q.Ask(u, cost, nil))
 	}
 	return list
 }
@@ -28,15 +44,20 @@ func TestTurnsComeAtTheRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := New(Config{})
 		first := ask(q, 1000, Make, 1)
-		if n := granted(first); n != 140 {
+		if n := granted(first); n != atOnce {
+			t.Errorf("%d turns under way at once", n)
+		}
+		spend(q, first)
+		time.Sleep(time.Second - time.Millisecond)
+		if n := granted(first); n < 140 || n > 146 {
 			t.Errorf("%d turns at once", n)
 		}
 		time.Sleep(time.Minute)
-		if n := granted(first); n < 439 || n > 441 {
+		if n := granted(first); n < 430 || n > 446 {
 			t.Errorf("%d turns after a minute", n)
 		}
 		// What is more urgent does not wait behind hundreds, and what costs nothing does not wait at all.
-		rescue, free := q.Ask(Rescue, 2), q.Ask(Check, 0)
+		rescue, free := q.Ask(Rescue, 2, nil), q.Ask(Check, 0, nil)
 		if rescue.Granted() || !free.Granted() {
 			t.Errorf("granted at once: urgent %v, free %v", rescue.Granted(), free.Granted())
 		}
@@ -48,7 +69,10 @@ func TestTurnsComeAtTheRate(t *testing.T) {
 			if !ticket.Granted() && i+1 < len(first) && first[i+1].Granted() {
 				t.Fatal("not in order")
 			}
-			ticket.Done()
+		}
+		time.Sleep(2 * time.Minute)
+		if n := granted(first); n != len(first) {
+			t.Errorf("%d of %d were ever granted", n, len(first))
 		}
 	})
 }
@@ -57,7 +81,7 @@ func TestWhatIsNotUsedIsGivenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := New(Config{PerMinute: 60})
 		used := ask(q, 20, Keep, 1)
-		late := q.Ask(Keep, 1)
+		late := q.Ask(Keep, 1, nil)
 		if granted(used) != 20 || late.Granted() {
 			t.Fatalf("%d granted, and one more %v", granted(used), late.Granted())
 		}
@@ -73,7 +97,7 @@ func TestWhatIsNotUsedIsGivenBack(t *testing.T) {
 		}
 		q.Sent(ctx) // used up: a debt of all
 		q.Sent(context.Background())
-		next := q.Ask(Rescue, 1)
+		next := q.Ask(Rescue, 1, nil)
 		time.Sleep(2900 * time.Millisecond)
 		if next.Granted() {
 			t.Error("debts are forgotten")
@@ -107,9 +131,11 @@ func TestAnOutageIsProbedForAll(t *testing.T) {
 			t.Fatalf("no outage: told %v", told)
 		}
 		all := append(ask(q, 50, Make, 1), ask(q, 50, Keep, 0)...)
+		spend(q, all)
 		began := time.Now()
 		for range 40 {
 			time.Sleep(ProbePause)
+			synctest.Wait()
 			q.Failed(trouble)
 		}
 		if n := granted(all); n != 40 || time.Since(began) != 10*time.Minute {
@@ -119,6 +145,7 @@ func TestAnOutageIsProbedForAll(t *testing.T) {
 			t.Errorf("%d of 40 probes were mints", n)
 		}
 		q.Succeeded()
+		time.Sleep(time.Second)
 		if n := granted(all); n != 100 || len(told) != 2 || told[1] != nil {
 			t.Errorf("%d granted after the end, told %v", n, told)
 		}
@@ -148,8 +175,42 @@ func TestAWaitEndsWithItsContext(t *testing.T) {
 			t.Errorf("%d are left waiting", n)
 		}
 		var none *Queue
-		if ticket := none.Ask(Make, 1); !ticket.Granted() || ticket.Ready() != nil || ticket.Alone() || none.Outage() != nil {
+		if ticket := none.Ask(Make, 1, nil); !ticket.Granted() || ticket.Alone() || none.Outage() != nil {
 			t.Error("without a queue nobody waits")
+		}
+	})
+}
+
+func TestWorkersAreFew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := NewWorkers(3)
+		defer close(w.tasks)
+		var mu sync.Mutex
+		now, most, done := 0, 0, 0
+		var all sync.WaitGroup
+		for range 20 {
+			all.Go(func() {
+				w.Do(func() {
+					mu.Lock()
+					now++
+					most = max(most, now)
+					mu.Unlock()
+					time.Sleep(time.Second)
+					mu.Lock()
+					now--
+					done++
+					mu.Unlock()
+				})
+			})
+		}
+		all.Wait()
+		if most != 3 || done != 20 {
+			t.Errorf("%d at once, %d done", most, done)
+		}
+		ran := false
+		(*Workers)(nil).Do(func() { ran = true })
+		if !ran {
+			t.Error("without workers nothing is done")
 		}
 	})
 }

@@ -28,6 +28,9 @@ type Fault struct {
 	Body   string
 	Echo   bool // the body ends with what was sent: the bearer and the request's body
 	Hollow bool // a lie: 200 as if all were well, without an effect; see hollow
+	// Half is a proxy that loses half of a list in a filter, and Unfiltered one that loses the whole query; the request takes
+	// effect like that.
+	Half, Unfiltered bool
 	// Later adds a Retry-After that is a date, so much later than the server's time.
 	Later time.Duration
 

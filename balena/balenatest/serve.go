@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"time"
 )
@@ -57,6 +58,10 @@ func (s *Server) effect(r *http.Request, body []byte) reply {
 
 func (s *Server) misbehave(w http.ResponseWriter, r *http.Request, kind string, body []byte, f *Fault) {
 	proper := reply{status: http.StatusOK, header: http.Header{}}
+	if f.Half || f.Unfiltered {
+		s.send(w, r, kind, s.effect(mangled(r, f), body), f)
+		return
+	}
 	switch {
 	case f.After:
 		proper = s.effect(r, body)
@@ -105,6 +110,24 @@ func (s *Server) misbehave(w http.ResponseWriter, r *http.Request, kind string, 
 		}
 		s.send(w, r, kind, reply{f.Status, header, answer}, f)
 	}
+}
+
+// mangled is the request as a proxy passes it on that loses its query, or half of a list in it.
+func mangled(r *http.Request, f *Fault) *http.Request {
+	r = r.Clone(r.Context())
+	if f.Unfiltered {
+		r.URL.RawQuery = ""
+		return r
+	}
+	query, err := url.PathUnescape(r.URL.RawQuery)
+	before, rest, found := strings.Cut(query, " in (")
+	list, after, closed := strings.Cut(rest, ")")
+	if err == nil && found && closed {
+		items := strings.Split(list, ",")
+		query = before + " in (" + strings.Join(items[:(len(items)+1)/2], ",") + ")" + after
+		r.URL.RawQuery = strings.ReplaceAll(query, " ", "%20")
+	}
+	return r
 }
 
 // hollow is the answer of a request that did nothing: a mint returns the secret that it was sent, a list is empty, a

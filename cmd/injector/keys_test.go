@@ -188,7 +188,7 @@ func TestManyKeys(t *testing.T) {
 	const keys = 1000
 	s := newStage(t, balenatest.Options{})
 	delete(s.env, "INJECTOR_OUTPUT")
-	s.set("INJECTOR_TTL", "1h", "INJECTOR_LOG_LEVEL", "error", "INJECTOR_SHUTDOWN_TIMEOUT", "10m")
+	s.set("INJECTOR_TTL", "1h", "INJECTOR_LOG_LEVEL", "error", "INJECTOR_SHUTDOWN_TIMEOUT", "10m", "INJECTOR_REQUESTS_PER_MINUTE", "10000")
 	var names []string
 	for i := range keys {
 		name := "k" + itoa(i)

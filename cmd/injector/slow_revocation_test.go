@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/http"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -26,6 +27,11 @@ func TestAKeyThatCannotBeRevokedHoldsNoOtherUp(t *testing.T) {
 			s.ready()
 			s.wantLive(3)
 			victim, others := s.keyOf(stuck)
+			s.server.Fail(balenatest.Fault{ // all together are refused, so that each goes its own way
+				Kind:   "revoke",
+				Status: http.StatusBadRequest,
+				Match:  func(m balenatest.Match) bool { return !strings.Contains(m.Path, "(") },
+			})
 			hits := s.server.Fail(balenatest.Fault{
 				Kind:  "revoke",
 				Hang:  true,

@@ -30,7 +30,7 @@ const (
 
 func main() {
 	if len(os.Args) > 1 {
-		work := map[string]func() error{"bare": bare, "bare-life": bareLife, "bare-daemon": bareDaemon}[os.Args[1]]
+		work := map[string]func() error{"bare": bare, "bare-life": bareLife, "bare-daemon": bareDaemon, "keys": onlyKeys}[os.Args[1]]
 		if err := work(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
@@ -73,10 +73,8 @@ func run() error {
 	if err := measureIdle(binary, dir); err != nil {
 		return err
 	}
-	for _, keys := range []int{1, 100, 1000} {
-		if err := measureKeys(binary, dir, keys); err != nil {
-			return err
-		}
+	if err := measureNumbers(endless, dir); err != nil {
+		return err
 	}
 	imageSize, containerMemory, err := measureImage(dir)
 	if err != nil {
@@ -90,6 +88,20 @@ func run() error {
 		fmt.Printf("resident: MISSED, at most %.1f MB\n", maxMB)
 	}
 	return problems
+}
+
+// onlyKeys measures what many keys cost, and nothing else.
+func onlyKeys() error {
+	dir, err := os.MkdirTemp("/dev/shm", "injector-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	endless := filepath.Join("bin", "injector-bench")
+	if err := build(endless, "bench"); err != nil {
+		return err
+	}
+	return measureNumbers(endless, dir)
 }
 
 func build(to, tags string) error {

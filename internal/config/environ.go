@@ -86,7 +86,7 @@ func (s Settings) Secrets() []string {
 	for _, k := range append([]Key{{}}, s.Keys...) {
 		for _, secret := range secretVariables {
 			if secret.name != userKeyVariable {
-				names = append(names, secret.name, otherName(secret.name), scope{s.Environ, k.Name}.own(secret.name))
+				names = append(names, secret.name, otherName(secret.name), scopeOf(s.Environ, k.Name).own(secret.name))
 			}
 		}
 	}
@@ -96,7 +96,7 @@ func (s Settings) Secrets() []string {
 
 // OwnName is the name of a key's own variable: INJECTOR_DEPLOY_TTL for INJECTOR_TTL of the key deploy, and
 // INJECTOR_DEPLOY_PASSWORD_FILE for BALENA_PASSWORD_FILE. For the only key, whose name is empty, it is the name itself.
-func (e Environ) OwnName(key, variable string) string { return scope{e, key}.own(variable) }
+func (e Environ) OwnName(key, variable string) string { return scopeOf(e, key).own(variable) }
 
 // SetName is OwnName for what is set under that name, else the shared name.
-func (e Environ) SetName(key, variable string) string { return scope{e, key}.named(variable) }
+func (e Environ) SetName(key, variable string) string { return scopeOf(e, key).named(variable) }

@@ -48,6 +48,16 @@ func TestMistakes(t *testing.T) {
 			says: []string{"INJECTOR_TTL", "10s"},
 		},
 		{
+			name: "a rate with a unit",
+			set:  []string{"INJECTOR_REQUESTS_PER_MINUTE", "5/s"},
+			says: []string{"INJECTOR_REQUESTS_PER_MINUTE", "number from 10 to 10000"},
+		},
+		{
+			name: "no requests at all",
+			set:  []string{"INJECTOR_REQUESTS_PER_MINUTE", "0"},
+			says: []string{"INJECTOR_REQUESTS_PER_MINUTE", "number from 10 to 10000"},
+		},
+		{
 			name: "unknown variable",
 			set:  []string{"INJECTOR_TTTL", "1h"},
 			says: []string{"INJECTOR_TTTL", "did you mean INJECTOR_TTL?"},

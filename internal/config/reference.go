@@ -40,7 +40,7 @@ var groups = []struct {
 	{"Start, stop and restart", []string{"INJECTOR_INIT_TIMEOUT", "INJECTOR_SHUTDOWN_TIMEOUT", "INJECTOR_SHUTDOWN_DELAY",
 		"INJECTOR_REVOKE_ON_EXIT", "INJECTOR_STATE_DIR", "INJECTOR_SESSION_CACHE"}},
 	{"Watching and the network", []string{"INJECTOR_LISTEN", "INJECTOR_LOG_LEVEL", "INJECTOR_LOG_FORMAT", "INJECTOR_CA_FILE",
-		"INJECTOR_ALLOW_HTTP"}},
+		"INJECTOR_ALLOW_HTTP", "INJECTOR_REQUESTS_PER_MINUTE"}},
 }
 
 // Groups lists what can be set.
@@ -137,4 +137,4 @@ func Describe(name string) (v Variable, like string, ok bool) {
 }
 
 // OfKey is the variable's name for one key of INJECTOR_KEYS.
-func (v Variable) OfKey(key string) string { return scope{key: key}.own(v.Name) }
+func (v Variable) OfKey(key string) string { return scopeOf(Environ{}, key).own(v.Name) }

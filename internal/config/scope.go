@@ -10,8 +10,17 @@ import (
 // scope reads the variables of one key of INJECTOR_KEYS, and the shared ones for what that has not. An empty key means that
 // INJECTOR_KEYS is not set: there is one key without a name.
 type scope struct {
-	env Environ
-	key string
+	env    Environ
+	key    string
+	prefix string // of the key's own variables
+}
+
+func scopeOf(env Environ, key string) scope {
+	s := scope{env: env, key: key}
+	if key != "" {
+		s.prefix = "INJECTOR_" + strings.ToUpper(key) + "_"
+	}
+	return s
 }
 
 // own is the name of a key's own variable: INJECTOR_DEPLOY_TTL for INJECTOR_TTL, and
@@ -20,7 +29,7 @@ type scope struct {
 func (s scope) own(variable string) string {
 	_, rest, _ := strings.Cut(variable, "_")
 	if s.key != "" {
-		return "INJECTOR_" + strings.ToUpper(s.key) + "_" + rest
+		return s.prefix + rest
 	}
 	if other := otherName(variable); other != "" && s.env.Get(variable) == "" && s.env.Get(other) != "" {
 		return other
@@ -85,7 +94,7 @@ func read[T any](s scope) T {
 }
 
 // of is the scope of a key; of the only one if key is empty.
-func (p *parser) of(key string) scope { return scope{p.env, key} }
+func (p *parser) of(key string) scope { return scopeOf(p.env, key) }
 
 var keyNameForm = form(`^[a-z][a-z0-9]{0,19}$`)
 
@@ -95,17 +104,19 @@ func (p *parser) keyNames(text string) []string {
 		return []string{""}
 	}
 	var list []string
+	seen, known := map[string]bool{}, newKnown(nil)
 	for i, name := range splitList(text) {
 		switch {
 		case !keyNameForm().MatchString(name):
 			p.fail("INJECTOR_KEYS", fmt.Sprintf("has an entry %d that cannot be a key's name", i+1),
 				"names are up to 20 lower case letters and digits, the first a letter")
-		case slices.Contains(list, name):
+		case seen[name]:
 			p.fail("INJECTOR_KEYS", "names "+name+" twice", "")
-		case ambiguous(name) != "":
-			p.fail("INJECTOR_KEYS", "names a key "+name+", whose variable "+ambiguous(name)+" means something else", "give it another name")
+		case known.ambiguous(name) != "":
+			p.fail("INJECTOR_KEYS", "names a key "+name+", whose variable "+known.ambiguous(name)+" means something else",
+				"give it another name")
 		default:
-			list = append(list, name)
+			list, seen[name] = append(list, name), true
 		}
 	}
 	if len(list) == 0 && len(p.problems) == 0 {
@@ -114,24 +125,9 @@ func (p *parser) keyNames(text string) []string {
 	return list
 }
 
-// ambiguous returns a variable of a key of that name which has a meaning of its own, or which
-// Kubernetes might set.
-func ambiguous(name string) string {
-	shared := names(nil)
-	for _, own := range ownNames(name) {
-		if slices.Contains(shared, own) || serviceLinks().MatchString(own) {
-			return own
-		}
-	}
-	if name == "max" || name == "port" || name == "service" {
-		return "INJECTOR_" + strings.ToUpper(name) + "_…"
-	}
-	return ""
-}
-
 // ownNames lists the variables that a key of that name may have.
 func ownNames(name string) []string {
-	s := scope{key: name}
+	s := scopeOf(Environ{}, name)
 	var list []string
 	for f := range fieldsOf[keyVariables]() {
 		list = append(list, s.own(f.Tag.Get("env")))

@@ -30,6 +30,7 @@ type Settings struct {
 	ShutdownDelay   time.Duration
 	ShutdownTimeout time.Duration
 	KeepOnExit      bool
+	PerMinute       int            // requests of an account
 	KillAfter       time.Duration  // when a child that does not end is ended by force
 	RestartChild    bool           // at a rotation
 	SignalChild     syscall.Signal // at a rotation; 0: none
@@ -152,6 +153,7 @@ func (p *parser) process(s *Settings, v variables) {
 			p.fail("INJECTOR_LISTEN", "is not an address", "give HOST:PORT or :PORT, such as :22536")
 		}
 	}
+	s.PerMinute = p.number("INJECTOR_REQUESTS_PER_MINUTE", v.PerMinute, 10, 10000)
 	s.KillAfter = p.duration("INJECTOR_KILL_AFTER", v.KillAfter, 0)
 	p.rotation(s, v.OnRotation)
 	if err := s.LogLevel.UnmarshalText([]byte(v.LogLevel)); err != nil {

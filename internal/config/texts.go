@@ -13,10 +13,10 @@ import (
 // texts checks what is wrong with the text of any variable, whatever it means: quotes that were to be a shell's, and
 // characters that no value has. Credentials are checked where they are read.
 func (p *parser) texts(keys []string) {
-	known := names(keys)
+	known := newKnown(keys)
 	for _, kv := range p.env.entries() {
 		name, value, _ := strings.Cut(kv, "=")
-		if !slices.Contains(known, name) || isSecret(name) {
+		if !known.has(name) || isSecret(name) {
 			continue
 		}
 		before := len(p.problems)
@@ -70,13 +70,13 @@ var staticTokens = []string{"BALENA_TOKEN", "BALENA_API_TOKEN", "BALENA_AUTH_TOK
 // nearMisses says what is set under a name that is not read. One that means the API or a credential is a mistake that
 // would send a password elsewhere, or none.
 func (p *parser) nearMisses(s *Settings, keys []string) {
-	known := names(keys)
+	known := newKnown(keys)
 	for _, kv := range p.env.entries() {
 		name, value, _ := strings.Cut(kv, "=")
-		if upper := strings.ToUpper(name); value != "" && upper != name && slices.Contains(known, upper) && p.env.Get(upper) == "" {
+		if upper := strings.ToUpper(name); value != "" && upper != name && known.has(upper) && p.env.Get(upper) == "" {
 			p.fail(name, "is not read", "write it in capitals: "+upper)
 		}
-		if value == "" || !strings.HasPrefix(name, "BALENA") || slices.Contains(known, name) {
+		if value == "" || !strings.HasPrefix(name, "BALENA") || known.has(name) {
 			continue
 		}
 		if slices.Contains(staticTokens, name) {
@@ -88,7 +88,7 @@ func (p *parser) nearMisses(s *Settings, keys []string) {
 			p.fail(name, "is not read", why)
 			continue
 		}
-		if near := words.Nearest(name, known); near != "" && strings.HasPrefix(near, "BALENA_") && words.Distance(name, near) <= 2 &&
+		if near := words.Nearest(name, names(keys)); near != "" && strings.HasPrefix(near, "BALENA_") && words.Distance(name, near) <= 2 &&
 			p.env.Get(near) == "" {
 			p.fail(name, "is not a variable that the injector knows", "did you mean "+near+"?")
 		}

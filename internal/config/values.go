@@ -76,6 +76,14 @@ func (p *parser) duration(variable, text string, least time.Duration) time.Durat
 	return d
 }
 
+func (p *parser) number(variable, text string, least, most int) int {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < least || n > most {
+		p.fail(variable, "is not a number from "+strconv.Itoa(least)+" to "+strconv.Itoa(most), "give one, without a unit")
+	}
+	return n
+}
+
 // parseDuration reads Go's durations, and days before them.
 func parseDuration(text string) (time.Duration, error) {
 	days, rest, ok := strings.Cut(text, "d")

@@ -26,6 +26,7 @@ type variables struct {
 	Listen          string `env:"INJECTOR_LISTEN" usual:"off"`
 	CAFile          string `env:"INJECTOR_CA_FILE" usual:"none"`
 	AllowHTTP       string `env:"INJECTOR_ALLOW_HTTP" default:"false"`
+	PerMinute       string `env:"INJECTOR_REQUESTS_PER_MINUTE" default:"300"`
 	LogLevel        string `env:"INJECTOR_LOG_LEVEL" default:"info"`
 	LogFormat       string `env:"INJECTOR_LOG_FORMAT" default:"text"`
 }
@@ -89,6 +90,53 @@ func names(keys []string) []string {
 	return append(list, otherName("BALENA_USERNAME"))
 }
 
+// known tells which names have a meaning here, for keys of some names: thousands of keys have each a name of their own
+// for twenty variables.
+type known struct {
+	shared map[string]bool // INJECTOR_TTL
+	rests  map[string]bool // TTL, of what a key may have for itself
+	keys   map[string]bool
+}
+
+func newKnown(keys []string) known {
+	k := known{shared: setOf(names(nil)), rests: map[string]bool{}, keys: setOf(keys)}
+	for _, own := range ownNames("x") {
+		k.rests[strings.TrimPrefix(own, "INJECTOR_X_")] = true
+	}
+	return k
+}
+
+// has is names(keys) as a question.
+func (k known) has(name string) bool {
+	if k.shared[name] {
+		return true
+	}
+	key, rest, ok := strings.Cut(strings.TrimPrefix(name, "INJECTOR_"), "_")
+	return ok && strings.HasPrefix(name, "INJECTOR_") && k.rests[rest] && key == strings.ToUpper(key) && k.keys[strings.ToLower(key)]
+}
+
+// ambiguous returns a variable of a key of that name which has a meaning of its own, or which Kubernetes might set.
+func (k known) ambiguous(name string) string {
+	prefix := "INJECTOR_" + strings.ToUpper(name) + "_"
+	for variable := range k.shared {
+		if rest, ok := strings.CutPrefix(variable, prefix); ok && k.rests[rest] {
+			return variable
+		}
+	}
+	if name == "max" || name == "port" || name == "service" || serviceLinks().MatchString(prefix) {
+		return prefix + "…"
+	}
+	return ""
+}
+
+func setOf(list []string) map[string]bool {
+	set := make(map[string]bool, len(list))
+	for _, name := range list {
+		set[name] = true
+	}
+	return set
+}
+
 func fieldsOf[T any]() func(yield func(reflect.StructField) bool) {
 	return func(yield func(reflect.StructField) bool) {
 		t := reflect.TypeFor[T]()
@@ -109,15 +157,15 @@ var serviceLinks = form(`^INJECTOR_(.+_)?(SERVICE_(HOST|PORT)|PORT)(_|$)`)
 
 // unknownVariables returns a problem for each INJECTOR_ variable without a meaning.
 func (p *parser) unknownVariables(keys []string) []Problem {
-	known := names(keys)
+	known := newKnown(keys)
 	var found []Problem
 	for _, kv := range p.env.entries() {
 		name, _, _ := strings.Cut(kv, "=")
-		if !strings.HasPrefix(name, "INJECTOR_") || slices.Contains(known, name) || serviceLinks().MatchString(name) {
+		if !strings.HasPrefix(name, "INJECTOR_") || known.has(name) || serviceLinks().MatchString(name) {
 			continue
 		}
 		fix := "remove it; `injector help` lists all names"
-		near, stranger := words.Nearest(name, known), unnamedKey(name, keys)
+		near, stranger := words.Nearest(name, names(keys)), unnamedKey(name, keys)
 		switch {
 		case stranger != "" && (near == "" || len(stranger) == 1): // a letter is near every other letter
 			fix = "INJECTOR_KEYS does not name a key " + stranger

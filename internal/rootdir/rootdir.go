@@ -14,7 +14,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
+	"time"
 
 	"github.com/balena-injector/injector/internal/crashpoint"
 )
@@ -28,6 +30,12 @@ type Dir struct {
 	name   string // of a Child, in its parent
 	memory bool   // nothing here outlives a power cut, so nothing is synced
 	unsure error  // why it is not known whether it does
+
+	here fs.FileInfo // which directory it is
+
+	sweeping sync.Mutex
+	left     []string  // what was half written here, when it was listed last
+	listed   time.Time // zero: not yet
 }
 
 // Owner is a numeric user and group. -1 leaves either as it is.
@@ -56,6 +64,7 @@ func Open(path string) (*Dir, error) {
 // newDir finds out what d's file system is.
 func newDir(d *Dir) *Dir {
 	d.memory, d.unsure = d.inMemory()
+	d.here, _ = d.root.Stat(".") // else Moved asks again
 	return d
 }
 
@@ -102,9 +111,11 @@ func (d *Dir) Close() error { return d.root.Close() }
 // Moved reports whether the path leads to another directory by now, or to none: it was removed,
 // replaced or mounted over since it was opened.
 func (d *Dir) Moved() bool {
-	here, err := d.root.Stat(".")
-	if err != nil {
-		return true
+	here, err := d.here, error(nil)
+	if here == nil {
+		if here, err = d.root.Stat("."); err != nil {
+			return true
+		}
 	}
 	var there fs.FileInfo
 	if d.parent != nil {

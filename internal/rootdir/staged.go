@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/balena-injector/injector/internal/crashpoint"
 )
@@ -107,13 +109,31 @@ func (d *Dir) sync() error {
 // Sweep removes what an earlier process left of name when it was killed in the middle of
 // Replace.
 func (d *Dir) Sweep(name string) error {
-	names, err := d.Names()
-	for _, n := range names {
-		if strings.HasPrefix(n, "."+name+".") && strings.HasSuffix(n, tempSuffix) {
+	left, err := d.leftovers()
+	for _, n := range left {
+		if strings.HasPrefix(n, "."+name+".") {
 			err = errors.Join(err, d.Remove(n))
 		}
 	}
 	return err
+}
+
+// sweepFor is how long a list of leftovers is good for: thousands of files of one directory are swept one after the other.
+const sweepFor = time.Second
+
+// leftovers lists what was left half written in the directory.
+func (d *Dir) leftovers() ([]string, error) {
+	d.sweeping.Lock()
+	defer d.sweeping.Unlock()
+	if !d.listed.IsZero() && time.Since(d.listed) < sweepFor {
+		return d.left, nil
+	}
+	names, err := d.Names()
+	if err != nil {
+		return nil, err
+	}
+	d.left, d.listed = slices.DeleteFunc(names, func(n string) bool { return !strings.HasSuffix(n, tempSuffix) }), time.Now()
+	return d.left, nil
 }
 
 // takeable reports whether a file can take that name.

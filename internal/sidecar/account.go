@@ -21,7 +21,8 @@ func (a *App) newAccount(client *balena.Client, s *config.Account) (*balena.Acco
 			break
 		}
 	}
-	cfg := balena.AccountConfig{Credentials: s.Credentials, Log: a.log, Refusals: a.state.File("refused-logins" + suffix + ".json")}
+	cfg := balena.AccountConfig{Credentials: s.Credentials, Log: a.log, Refusals: a.state.File("refused-logins" + suffix + ".json"),
+		Keys: len(a.keepersOf(s)), PerMinute: a.settings.PerMinute}
 	if path := a.settings.SessionCache; path != "" {
 		dir, err := rootdir.Open(filepath.Dir(path))
 		if err != nil {
@@ -30,5 +31,9 @@ func (a *App) newAccount(client *balena.Client, s *config.Account) (*balena.Acco
 		a.closers = append(a.closers, dir.Close)
 		cfg.Cache = statedir.NewFile(dir, filepath.Base(path)+suffix)
 	}
-	return balena.NewAccount(client, cfg)
+	account, err := balena.NewAccount(client, cfg)
+	if err == nil {
+		openTurns(account.Turns())
+	}
+	return account, err
 }

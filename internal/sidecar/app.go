@@ -14,6 +14,7 @@ import (
 	"github.com/balena-injector/injector/internal/probe"
 	"github.com/balena-injector/injector/internal/statedir"
 	"github.com/balena-injector/injector/render"
+	"github.com/balena-injector/injector/turn"
 )
 
 // Process is what others are told of this process.
@@ -35,10 +36,13 @@ type App struct {
 	dirs     *render.Dirs
 	state    *statedir.Dir
 	keepers  []*keeper
-	requests *probe.Requests
-	closers  []func() error
-	handover atomic.Pointer[time.Time] // until when a stop hands over
-	again    func()                    // reads everything again that can change; nil: nothing does
+	censuses []*balena.Census
+	// requestWorkers and fileWorkers work for all keys, where there are many.
+	requestWorkers, fileWorkers *turn.Workers
+	requests                    *probe.Requests
+	closers                     []func() error
+	handover                    atomic.Pointer[time.Time] // until when a stop hands over
+	again                       func()                    // reads everything again that can change; nil: nothing does
 
 	supervisor atomic.Pointer[child.Supervisor] // of exec's command; nil: there is none
 	clockWrong atomic.Bool                      // which was said
@@ -47,7 +51,8 @@ type App struct {
 // New wires an App. It makes the state directory if need be, and holds nothing yet that others could not hold as well.
 func New(p Process, s config.Settings, log *slog.Logger) (*App, error) {
 	a := &App{process: p, settings: s, log: log, requests: probe.NewRequests(),
-		dirs: render.NewDirs(s.OnDisk), accounts: map[*config.Account]*balena.Account{}}
+		dirs: render.NewDirs(s.OnDisk), accounts: map[*config.Account]*balena.Account{},
+		requestWorkers: turn.NewWorkers(16), fileWorkers: turn.NewWorkers(4)}
 	a.closers = append(a.closers, a.dirs.Close)
 	if err := a.wire(); err != nil {
 		return nil, errors.Join(err, a.Close())
@@ -77,8 +82,15 @@ func (a *App) wire() error {
 			return err
 		}
 	}
-	for _, k := range a.keepers {
-		k.connect(a.accounts[k.settings.Account])
+	for _, settings := range a.settings.Accounts {
+		keepers := a.keepersOf(settings)
+		if len(keepers) == 0 {
+			continue
+		}
+		crowd := a.crowd(a.accounts[settings], keepers)
+		for _, k := range keepers {
+			k.connect(a.accounts[settings], crowd)
+		}
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ package sidecar
 import (
 	"github.com/balena-injector/injector/agent"
 	"github.com/balena-injector/injector/internal/config"
+	"github.com/balena-injector/injector/turn"
 )
 
 // newBudget returns a budget without a limit, for make bench alone: it extends a key a thousand
@@ -14,3 +15,6 @@ func newBudget(s config.Key) *agent.Budget {
 	b.Open()
 	return b
 }
+
+// openTurns lifts an account's rate, likewise.
+func openTurns(q *turn.Queue) { q.Open() }

@@ -56,7 +56,7 @@ func (a *App) run(stop, kill context.Context) error {
 	var others error
 	beside.Go(func() { others = a.drainUnconfigured(stop, kill) })
 	defer a.startNotices()()
-	err := a.each(func(k *keeper) error { return k.run(stop, kill) })
+	err := a.eachBeside(func(k *keeper, ended func(error)) { k.start(stop, kill, ended) })
 	beside.Wait()
 	return errors.Join(err, others)
 }

@@ -23,6 +23,7 @@ type keeper struct {
 	settings config.Key
 	log      *slog.Logger
 	account  *balena.Account
+	crowd    agent.Crowd
 	issuer   *balena.Issuer
 	files    *render.Files
 	told     []func(p key.Publication, news bool) // who is told of publications
@@ -44,9 +45,9 @@ func (a *App) newKeeper(s config.Key) *keeper {
 }
 
 // connect gives the keeper its account, and an agent.
-func (k *keeper) connect(account *balena.Account) {
+func (k *keeper) connect(account *balena.Account, crowd agent.Crowd) {
 	s := k.settings
-	k.account, k.budget = account, newBudget(s)
+	k.account, k.crowd, k.budget = account, crowd, newBudget(s)
 	k.issuer = balena.NewIssuer(account, balena.IssuerConfig{
 		Prefix:      s.Prefix,
 		Kind:        s.Kind,
@@ -81,6 +82,7 @@ func (k *keeper) newAgent() {
 		ShutdownDelay:   all.ShutdownDelay,
 		ShutdownTimeout: all.ShutdownTimeout,
 		KeepOnExit:      all.KeepOnExit,
+		Crowd:           k.crowd,
 		Log:             k.log,
 		Advise:          k.advise,
 		Announce:        k.announce,
@@ -113,25 +115,32 @@ func (k *keeper) announce(p key.Publication, news bool) {
 // restartPause is the wait before a key that could not start is tried again.
 const restartPause = 30 * time.Second
 
-// run keeps the key until stop. Where there are others, one that cannot begin is tried again: its
+// start keeps the key until stop, and calls ended then. Where there are others, one that cannot begin is tried again: its
 // directory may be mounted by then.
-func (k *keeper) run(stop, kill context.Context) error {
-	for {
-		err := k.agent().Run(stop, kill)
-		if err == nil || stop.Err() != nil || !k.app.settings.Several() {
-			return k.named(err)
+func (k *keeper) start(stop, kill context.Context, ended func(error)) {
+	k.agent().Start(stop, kill, func(err error) {
+		if err == nil || stop.Err() != nil || k.settings.Name == "" {
+			ended(k.named(err))
+			return
 		}
-		k.log.Error("this key cannot be kept", "error", err, "next_try_in", restartPause)
-		text := err.Error()
-		k.failure.Store(&text)
-		select {
-		case <-time.After(restartPause):
-		case <-stop.Done():
-			return k.named(k.endUnbegun(stop, kill))
-		}
-		k.newAgent()
-		k.failure.Store(nil)
+		k.startAgain(stop, kill, err, ended)
+	})
+}
+
+// startAgain waits before a key that could not begin is tried again.
+func (k *keeper) startAgain(stop, kill context.Context, err error, ended func(error)) {
+	k.log.Error("this key cannot be kept", "error", err, "next_try_in", restartPause)
+	text := err.Error()
+	k.failure.Store(&text)
+	select {
+	case <-time.After(restartPause):
+	case <-stop.Done():
+		ended(k.named(k.endUnbegun(stop, kill)))
+		return
 	}
+	k.newAgent()
+	k.failure.Store(nil)
+	k.start(stop, kill, ended)
 }
 
 // endUnbegun revokes what the journal names of a key that could not begin, unless it is handed over.
@@ -153,9 +162,16 @@ func (k *keeper) named(err error) error {
 
 // each does work for all keys at once, and returns what went wrong with any.
 func (a *App) each(work func(*keeper) error) error {
+	return a.eachBeside(func(k *keeper, ended func(error)) {
+		go func() { ended(work(k)) }()
+	})
+}
+
+// eachBeside is each for work that goes on by itself, and calls ended once.
+func (a *App) eachBeside(begin func(k *keeper, ended func(error))) error {
 	errs := make(chan error, len(a.keepers))
 	for _, k := range a.keepers {
-		go func() { errs <- work(k) }()
+		begin(k, func(err error) { errs <- err })
 	}
 	var all error
 	for range a.keepers {

@@ -15,6 +15,10 @@ func (a *App) watch(ctx context.Context, group *errgroup.Group) {
 	if files := a.settings.Files; len(files) > 0 {
 		group.Go(func() error { return render.Watch(ctx, a.log, files, func() { a.credentialsChanged(ctx) }) })
 	}
+	a.attend(ctx, group)
+	for _, c := range a.censuses {
+		group.Go(func() error { c.Run(ctx); return nil })
+	}
 	var templates []string
 	for _, k := range a.keepers {
 		for _, path := range k.files.Templates() {

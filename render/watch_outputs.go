@@ -1,0 +1,121 @@
+package render
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+const (
+	// dirLook is how often the directories of outputs are looked at: another may have taken the place of one, which no event
+	// tells. What cannot be watched is looked at then, too.
+	dirLook = 30 * time.Second
+	// fileLook is how often all files in them are.
+	fileLook = 5 * time.Minute
+)
+
+// WatchDirs calls touched, from its own goroutine, with the path of what somebody may have changed in one of the
+// directories, ourselves included, and all where anything may have: from time to time, when another directory has taken
+// the place of one, and when events were lost. A directory that is not there yet is watched once it is. It returns when
+// ctx is done.
+func WatchDirs(ctx context.Context, log *slog.Logger, dirs []string, touched func(path string), all func()) {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		log.Warn("outputs cannot be watched; they are looked at every half a minute", "error", err)
+		w = &fsnotify.Watcher{}
+	}
+	d := &watchedDirs{watcher: w, log: log, dirs: dirs, are: map[string]os.FileInfo{}, failed: map[string]bool{}}
+	if err == nil {
+		defer func() { _ = w.Close() }()
+		d.renew()
+	}
+	look := time.NewTicker(dirLook)
+	defer look.Stop()
+	seen := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e, ok := <-w.Events:
+			if ok {
+				d.drain(e, touched)
+			}
+			pauseFor(ctx, perEvent)
+		case err := <-w.Errors: // an overflow is one
+			log.Debug("something may have changed unseen", "error", err)
+			all()
+		case <-look.C:
+			if err != nil || d.renew() || time.Since(seen) >= fileLook {
+				seen = time.Now()
+				all()
+			}
+		}
+	}
+}
+
+// watchedDirs are the directories of outputs, as they were when they were looked at last.
+type watchedDirs struct {
+	watcher *fsnotify.Watcher
+	log     *slog.Logger
+	dirs    []string
+	are     map[string]os.FileInfo // absent: it is not there
+	failed  map[string]bool        // that it cannot be watched was said
+}
+
+// renew watches the directories that are there now, and reports whether anything in them may have changed unseen.
+func (d *watchedDirs) renew() (unseen bool) {
+	for _, dir := range d.dirs {
+		info, err := os.Stat(dir)
+		was := d.are[dir]
+		if err != nil {
+			delete(d.are, dir)
+			unseen = unseen || was != nil
+			continue
+		}
+		d.are[dir] = info
+		if was != nil && os.SameFile(was, info) && !d.failed[dir] {
+			continue
+		}
+		unseen = true
+		if err := d.watcher.Add(dir); err != nil {
+			if !d.failed[dir] {
+				d.log.Warn("a directory of outputs cannot be watched; they are looked at every half a minute", "directory", dir,
+					"error", err)
+			}
+			d.failed[dir] = true
+		} else {
+			delete(d.failed, dir)
+		}
+	}
+	return unseen
+}
+
+// drain tells of the events that are there, each path once.
+func (d *watchedDirs) drain(e fsnotify.Event, touched func(path string)) {
+	paths := []string{e.Name}
+	for more := true; more; {
+		select {
+		case next, ok := <-d.watcher.Events:
+			if more = ok; ok && next.Name != paths[len(paths)-1] {
+				paths = append(paths, next.Name)
+			}
+		default:
+			more = false
+		}
+	}
+	slices.Sort(paths)
+	for _, path := range slices.Compact(paths) {
+		touched(path)
+	}
+}
+
+func pauseFor(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
