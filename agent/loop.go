@@ -96,7 +96,9 @@ func (a *Agent) work(ctx context.Context, t task) (err error) {
 	case t.about != nil && a.ticket != nil && !a.ticket.Alone():
 		return t.run(ctx)
 	}
-	workers.Do(func() { err = t.run(ctx) })
+	if e := workers.Do(ctx, func() { err = t.run(ctx) }); e != nil {
+		return e
+	}
 	return err
 }
 
@@ -135,7 +137,7 @@ const inspectPause = time.Second
 // inspect looks at the outputs of the app's key, unless it has just done so.
 func (a *Agent) inspect(ctx context.Context, now instant) {
 	if a.inspected.isZero() || !a.cfg.Crowd.Attended && now.mono-a.inspected.mono >= inspectPause {
-		a.cfg.Crowd.Files.Do(func() { a.look(ctx, now) })
+		_ = a.cfg.Crowd.Files.Do(ctx, func() { a.look(ctx, now) }) // else at the next turn
 	}
 }
 

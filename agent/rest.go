@@ -28,7 +28,9 @@ func (a *Agent) Start(stop, kill context.Context, ended func(error)) {
 	}
 	go func() {
 		var err error
-		a.cfg.Crowd.Files.Do(func() { err = a.open(stop) })
+		if e := a.cfg.Crowd.Files.Do(stop, func() { err = a.open(stop) }); e != nil {
+			err = e
+		}
 		if err != nil {
 			undo()
 			ended(err)

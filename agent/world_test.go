@@ -187,6 +187,7 @@ func (w *world) begin(work func(a *agent.Agent, stop, kill context.Context) erro
 		ShutdownDelay:   w.delay,
 		ShutdownTimeout: w.shutdown,
 		KeepOnExit:      w.keep,
+		Crowd:           agent.Crowd{Turns: account.Turns()}, // as a key alone has them
 		Log:             log,
 		Advise:          w.advise,
 		Announce:        w.announce,

@@ -190,7 +190,7 @@ func TestWorkersAreFew(t *testing.T) {
 		var all sync.WaitGroup
 		for range 20 {
 			all.Go(func() {
-				w.Do(func() {
+				_ = w.Do(t.Context(), func() {
 					mu.Lock()
 					now++
 					most = max(most, now)
@@ -208,9 +208,18 @@ func TestWorkersAreFew(t *testing.T) {
 			t.Errorf("%d at once, %d done", most, done)
 		}
 		ran := false
-		(*Workers)(nil).Do(func() { ran = true })
-		if !ran {
+		if err := (*Workers)(nil).Do(t.Context(), func() { ran = true }); err != nil || !ran {
 			t.Error("without workers nothing is done")
 		}
+		for range 3 {
+			all.Go(func() { _ = w.Do(t.Context(), func() { time.Sleep(time.Minute) }) })
+		}
+		time.Sleep(time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := w.Do(ctx, func() { t.Error("done all the same") }); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		all.Wait()
 	})
 }

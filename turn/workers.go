@@ -1,6 +1,9 @@
 package turn
 
-import "sync"
+import (
+	"context"
+	"sync"
+)
 
 // Workers are a few goroutines that do the work of many: thousands of keys that start together wait in line, and only
 // those whose turn it is need a stack for a request. The zero value has none, and work is done by who brings it.
@@ -15,11 +18,12 @@ type Workers struct {
 // NewWorkers returns as many workers, at most. They are started when there is work, and last as long as the process.
 func NewWorkers(most int) *Workers { return &Workers{most: most, tasks: make(chan func())} }
 
-// Do does work on one of the goroutines, and waits until it is done.
-func (w *Workers) Do(work func()) {
+// Do does work on one of the goroutines, and waits until it is done. If ctx is done before any is free for it, nothing is
+// done, and Do returns why.
+func (w *Workers) Do(ctx context.Context, work func()) error {
 	if w == nil {
 		work()
-		return
+		return nil
 	}
 	done := make(chan struct{})
 	task := func() { defer close(done); work() }
@@ -27,9 +31,14 @@ func (w *Workers) Do(work func()) {
 	case w.tasks <- task:
 	default:
 		w.start()
-		w.tasks <- task
+		select {
+		case w.tasks <- task:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 	<-done
+	return nil
 }
 
 // start starts another worker, unless there are enough.
