@@ -290,6 +290,39 @@ func TestManyKeysOfOneAccount(t *testing.T) {
 	}
 }
 
+// TestDeletedKeysOfMany are found by the next list, and replaced; the others are not disturbed.
+func TestDeletedKeysOfMany(t *testing.T) {
+	for name, share := range map[string]int{"three": 3, "half": 50} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, balenatest.Options{}, func(w *world) {
+				const n = 100
+				h := w.household(n)
+				h.start()
+				h.until(2*time.Minute, "a token", h.good)
+				h.live(17*time.Minute, time.Minute)
+				for _, k := range w.server.Live()[:share] {
+					w.server.DeleteKey(k.ID)
+				}
+				took := h.until(w.times.Check+time.Minute, "good again", h.good)
+				h.live(time.Hour, time.Minute)
+				t.Logf("%d of %d keys deleted: all good again after %v", share, n, took)
+				for _, a := range h.agents {
+					if c := a.Status().Counts; c.Mints > 2 {
+						t.Errorf("%d mints for one key", c.Mints)
+					}
+				}
+				if mints := w.server.Count("mint"); mints != n+share {
+					t.Errorf("%d mints, %d keys and %d deleted", mints, n, share)
+				}
+				w.server.Forget()
+				h.mustEnd(nil)
+				w.wantLive(0)
+				w.server.Forget()
+			})
+		})
+	}
+}
+
 // TestAnOutageOfTheAccount: while the server is away one request probes for all, and afterwards all are good at once.
 func TestAnOutageOfTheAccount(t *testing.T) {
 	for name, fail := range map[string]struct{ begin, end func(s *balenatest.Server) }{

@@ -18,6 +18,7 @@ import (
 // runs are the arguments of `go test`, one run a line.
 var runs = []string{
 	"./agent -run TestFaultMatrix|TestDaysOfRandomFailures|TestNoSecretInTheLog|TestManyAgents|TestOutagesThatEndInTime -long -timeout 60m",
+	"./agent -run TestManyKeysOfOneAccount|TestAnOutageOfTheAccount|TestFaultMatrixOfBatches -long -timeout 90m",
 	"./cmd/injector -run TestCrashMatrix|TestStopMatrix|TestAPanicShowsNoSecret|TestNothingShowsASecret -timeout 20m",
 	"./render -run TestReadersSeeWholeValues",
 }
@@ -36,7 +37,7 @@ var table = []struct {
 	name string
 	zero bool // must be zero; the others must not
 }{
-	{name: "cells of the fault matrix"}, {name: "kills at file work or requests"}, {name: "stops at file work or requests"},
+	{name: "cells of the fault matrix"}, {name: "cells of the fault matrix of batches"}, {name: "kills at file work or requests"}, {name: "stops at file work or requests"},
 	{name: "panics"},
 	{name: "agents in one world"}, {name: "rotations"}, {name: "virtual days"}, {name: "reads by apps"}, {name: "secrets looked for"},
 	{name: "bad reads", zero: true}, {name: "keys leaked", zero: true}, {name: "secrets seen", zero: true},
