@@ -226,7 +226,7 @@ func sizes() int {
 	case *long:
 		return 10000
 	case raceEnabled:
-		return 300
+		return 150
 	}
 	return 1000
 }

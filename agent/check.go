@@ -71,7 +71,7 @@ func (a *Agent) checkDead(ctx context.Context, h *holding) error {
 func (a *Agent) checkPause() time.Duration {
 	pause := time.Duration(float64(a.cfg.Times.Check) * (0.9 + 0.1*a.cfg.Random()))
 	if a.listed() {
-		pause *= missedAfter
+		pause += a.cfg.Times.Check / missedAfter
 	}
 	return pause
 }

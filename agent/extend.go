@@ -27,8 +27,7 @@ func (a *Agent) extend(ctx context.Context) error {
 	a.unsaved = a.expect(h, want) != nil || a.unsaved
 	got, err := a.cfg.Issuer.Extend(ctx, h.key(), want)
 	if h.alone = errors.Is(err, turn.ErrAlone); h.alone {
-		h.rec.Latest = before
-		return nil // and it is due again, with a turn of its own
+		return nil // it is due again, with a turn of its own; what was sent for all may have moved it
 	}
 	switch class, _ := key.ClassOf(err); {
 	case class == key.Unrevocable:

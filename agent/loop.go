@@ -25,11 +25,13 @@ func (a *Agent) turnOnce(ctx context.Context, once bool) (wait time.Duration, do
 	now := a.clock.now()
 	a.beat.Store(int64(now.mono))
 	if ctx.Err() != nil {
+		a.giveBack()
 		return 0, true, context.Cause(ctx)
 	}
 	a.takeUp(ctx, now)
 	a.publishStatus("running")
 	if once && a.settled() || a.draining && len(a.all()) == 0 {
+		a.giveBack()
 		return 0, true, nil
 	}
 	t, wait := a.next(now)

@@ -6,8 +6,8 @@ import (
 	"github.com/balena-injector/injector/key"
 )
 
-// missedAfter is after how many check intervals without a sighting the agent asks for its key itself.
-const missedAfter = 3
+// missedAfter is the part of the check interval that a list may be late before the agent asks for its key itself.
+const missedAfter = 4
 
 // listTime is how long an adopted key waits for the first list before it is asked for itself.
 const listTime = time.Minute
@@ -45,12 +45,14 @@ func (a *Agent) Doubt() {
 	a.nudge()
 }
 
-// listed reports whether somebody lists the agent's keys.
-func (a *Agent) listed() bool { return a.cfg.Crowd.List != nil }
+// listed reports whether somebody lists the agent's keys: the server lists user keys, and others where it has shown one.
+func (a *Agent) listed() bool {
+	return a.cfg.Crowd.List != nil && (a.cfg.Kind == key.User || a.current != nil && a.current.told.row)
+}
 
 // noteSighting takes up what a list has shown since the last turn of the loop.
 func (a *Agent) noteSighting(now instant) {
-	if !a.listed() {
+	if a.cfg.Crowd.List == nil {
 		return
 	}
 	if a.inDoubt.Swap(false) {

@@ -79,6 +79,7 @@ func (b *batches) extend(ctx context.Context, g *batch) {
 		b.fail(ctx, g, afterwards(err))
 		return
 	}
+	b.wentWell()
 	for _, m := range moving {
 		if r, ok := after[m.key.ID]; ok && m.owns(r) && r.Expiry != nil && !r.Expiry.Before(g.expiry.Add(-time.Millisecond)) {
 			m.tell(outcome{key: merge(m.key, r)})
@@ -125,6 +126,7 @@ func (b *batches) delete(ctx context.Context, issuer *Issuer, g *batch) {
 		b.fail(ctx, g, err)
 		return
 	}
+	b.wentWell()
 	for _, m := range g.members {
 		if _, there := after[m.key.ID]; there {
 			m.tell(outcome{err: stillListed(ops[revoking])})
@@ -134,26 +136,29 @@ func (b *batches) delete(ctx context.Context, issuer *Issuer, g *batch) {
 	}
 }
 
-// revokeMissing decides about keys that the list does not show: some of them are asked.
+// revokeMissing decides about keys that the list does not show: some of them are asked. If the server accepts one, it lists
+// only a part, and batches are of no use there. One whose secret nobody knows goes its own way.
 func (b *batches) revokeMissing(ctx context.Context, issuer *Issuer, g *batch) {
 	var verdict error
-	asked := 0
+	asked, partial := 0, false
 	for _, m := range g.members {
-		if m.key.Secret.IsZero() || asked == mostAsked || verdict != nil {
+		if m.key.Secret.IsZero() || asked == mostAsked || partial || verdict != nil {
 			continue
 		}
 		asked++
 		if err := issuer.Verify(ctx, m.key); err == nil {
-			verdict = &Error{Class: key.Outage, Op: ops[revoking],
-				Reason: "the server does not list it at the moment, and accepts others like it"}
+			partial = true
+			b.end(singlyFor, errPartial)
 		} else if !key.Is(err, key.Gone) {
 			verdict = err
 		}
 	}
 	for _, m := range g.members {
-		m.tell(outcome{err: verdict})
+		m.tell(outcome{err: verdict, apart: partial || m.key.Secret.IsZero()})
 	}
 }
+
+var errPartial = errors.New("the server lists only a part of what it is asked for, and accepts keys that it does not list")
 
 // owns reports whether r is the row that m's mint made.
 func (m *member) owns(r row) bool {
@@ -234,6 +239,13 @@ func (b *batches) end(d time.Duration, why error) {
 		b.account.log.Warn("keys cannot be extended and revoked together; each is looked after by itself, which takes more requests",
 			"error", why)
 	}
+}
+
+// wentWell notes that a batch was answered: what failed before was not the batches' fault.
+func (b *batches) wentWell() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.strikes = 0
 }
 
 // fail decides what a failed request of a batch means for its members: the batch may be at fault, and the server well.

@@ -98,9 +98,9 @@ func TestAVolumeThatTurnsReadOnly(t *testing.T) {
 	}
 	extended := s.server.Count("extend")
 	s.eventually("an extension all the same", func() bool { return s.server.Count("extend") > extended })
+	s.eventually("what is wrong", func() bool { return strings.Contains(p.stderr.String(), "read-only") })
 	s.server.DeleteKey(s.server.Live()[0].ID)
 	s.eventually("not ready", func() bool { return !s.isReady() })
-	s.eventually("what is wrong", func() bool { return strings.Contains(p.stderr.String(), "read-only") })
 	if now, _ := os.ReadFile(output); !bytes.Equal(now, first) || s.server.Count("mint") != 1 {
 		t.Error("a key was minted that cannot be published")
 	}

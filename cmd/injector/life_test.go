@@ -264,12 +264,15 @@ func TestQuestionsToARunningAgent(t *testing.T) {
 			t.Error("the token is shown")
 		}
 	}
-	if err := os.Remove(s.token()); err != nil {
+	if err := errors.Join(os.Remove(s.token()), os.Mkdir(s.token(), 0o700)); err != nil { // so that it cannot be written again
 		t.Fatal(err)
 	}
 	code, out := s.do("healthcheck")
 	if code != 1 || !strings.Contains(out, "missing or is not what was written") {
 		t.Errorf("without its file: exit %d: %s", code, out)
+	}
+	if err := os.Remove(s.token()); err != nil {
+		t.Fatal(err)
 	}
 	p.stop()
 	contains(t, s.want(1, "healthcheck"), "no injector is running")
