@@ -37,7 +37,8 @@ var table = []struct {
 	name string
 	zero bool // must be zero; the others must not
 }{
-	{name: "cells of the fault matrix"}, {name: "cells of the fault matrix of batches"}, {name: "kills at file work or requests"}, {name: "stops at file work or requests"},
+	{name: "cells of the fault matrix"}, {name: "cells of the fault matrix of batches"},
+	{name: "kills at file work or requests"}, {name: "stops at file work or requests"},
 	{name: "panics"},
 	{name: "agents in one world"}, {name: "rotations"}, {name: "virtual days"}, {name: "reads by apps"}, {name: "secrets looked for"},
 	{name: "bad reads", zero: true}, {name: "keys leaked", zero: true}, {name: "secrets seen", zero: true},
