@@ -15,12 +15,14 @@ import (
 	"github.com/balena-injector/injector/balena/balenatest"
 	"github.com/balena-injector/injector/internal/tally"
 	"github.com/balena-injector/injector/key"
+	"github.com/balena-injector/injector/turn"
 )
 
 // memoryStore is an agent.Store in memory.
 type memoryStore struct {
-	mu   sync.Mutex
-	data []byte
+	mu     sync.Mutex
+	data   []byte
+	onDisk bool // it keeps no secrets
 }
 
 func (m *memoryStore) Load(context.Context) ([]byte, error) {
@@ -30,7 +32,7 @@ func (m *memoryStore) Load(context.Context) ([]byte, error) {
 }
 
 func (m *memoryStore) Save(_ context.Context, encode func(bool) ([]byte, error)) error {
-	data, err := encode(true)
+	data, err := encode(!m.onDisk)
 	if err != nil {
 		return err
 	}
@@ -56,6 +58,7 @@ type household struct {
 	ended    chan error
 	requests []balenatest.Request // those of earlier hours
 	logs     *lockedBuffer        // nil: nobody reads them
+	workers  *turn.Workers        // for files; nil: each agent does its own
 	open     bool                 // the account's budget is out of the way
 }
 
@@ -87,7 +90,7 @@ func (h *household) start() {
 	h.stopAll, h.killAll, h.ended, h.agents = end, abandon, make(chan error, n), nil
 	keepers := make([]balena.Keeper, n)
 	var census *balena.Census
-	crowd := agent.Crowd{Turns: h.account.Turns(), Together: true, Epoch: time.Now(), Spread: balena.Worthwhile(n)}
+	crowd := agent.Crowd{Files: h.workers, Turns: h.account.Turns(), Together: true, Epoch: time.Now(), Spread: balena.Worthwhile(n)}
 	if balena.Worthwhile(n) {
 		census = balena.NewCensus(h.account, w.times.Check, keepers)
 		crowd.List = census.Ask

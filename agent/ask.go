@@ -52,6 +52,9 @@ func (a *Agent) need(t task, now instant) (turn.Urgency, int) {
 // mayRun reports whether it is this agent's turn for t. If not, it has asked for it.
 func (a *Agent) mayRun(t task, now instant) bool {
 	if a.cfg.Crowd.Turns == nil || t.kind.local() {
+		if a.ticket.Granted() {
+			a.giveBack() // what is done now is nobody's turn
+		}
 		return true
 	}
 	urgency, cost := a.need(t, now)

@@ -70,8 +70,8 @@ func (a *Agent) checkDead(ctx context.Context, h *holding) error {
 // the key in each interval, it is how long that may fail to come.
 func (a *Agent) checkPause() time.Duration {
 	pause := time.Duration(float64(a.cfg.Times.Check) * (0.9 + 0.1*a.cfg.Random()))
-	if a.listed() {
-		pause += a.cfg.Times.Check / missedAfter
+	if at := time.Duration(a.sightedAt.Load()); at > 0 && a.clock.now().mono-at < 2*a.cfg.Times.Check {
+		pause += a.cfg.Times.Check / missedAfter // a list shows it in each interval, and may be late
 	}
 	return pause
 }

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/balena-injector/injector/key"
-	"github.com/balena-injector/injector/turn"
 )
 
 // extend moves the expiry of the current key; its secret, and so what the app reads, stays.
@@ -26,9 +25,6 @@ func (a *Agent) extend(ctx context.Context) error {
 	// A disk that is full must not end a key that could be extended: the journal of a listed key can do without.
 	a.unsaved = a.expect(h, want) != nil || a.unsaved
 	got, err := a.cfg.Issuer.Extend(ctx, h.key(), want)
-	if h.alone = errors.Is(err, turn.ErrAlone); h.alone {
-		return nil // it is due again, with a turn of its own; what was sent for all may have moved it
-	}
 	switch class, _ := key.ClassOf(err); {
 	case class == key.Unrevocable:
 		h.rec.Latest = before

@@ -183,7 +183,7 @@ func (a *Agent) drop(h *holding) {
 		a.current = nil
 	}
 	if a.successor == h {
-		a.successor = nil
+		a.successor, a.inspected = nil, instant{} // the app may read it already
 	}
 	a.retiring = slices.DeleteFunc(a.retiring, func(x *holding) bool { return x == h })
 	a.stranded = slices.DeleteFunc(a.stranded, func(x *holding) bool { return x == h })
@@ -204,7 +204,7 @@ func (a *Agent) retire(h *holding, d time.Duration) {
 		a.current = nil
 	}
 	if a.successor == h {
-		a.successor = nil
+		a.successor, a.inspected = nil, instant{} // the app may read it already
 	}
 	a.undecided = slices.DeleteFunc(a.undecided, func(x *holding) bool { return x == h })
 	if !slices.Contains(a.retiring, h) {

@@ -16,9 +16,6 @@ import (
 func (a *Agent) find(ctx context.Context) error {
 	h := a.current
 	row, err := a.cfg.Issuer.Find(ctx, h.key())
-	if h.alone = errors.Is(err, turn.ErrAlone); h.alone {
-		return nil
-	}
 	switch class, _ := key.ClassOf(err); {
 	case err == nil:
 		a.learn(h, row)
@@ -109,10 +106,9 @@ func (a *Agent) revoke(ctx context.Context, h *holding) error {
 		return a.settleByFind(ctx, h)
 	}
 	err := a.cfg.Issuer.Revoke(ctx, h.key())
-	if h.alone = errors.Is(err, turn.ErrAlone); h.alone {
-		return nil
-	}
 	switch {
+	case errors.Is(err, turn.ErrAlone):
+		return err
 	case err == nil:
 		if !h.health.dead() {
 			a.counters.revocations.Add(1)

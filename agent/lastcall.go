@@ -18,7 +18,7 @@ func (a *Agent) lastCall(then time.Duration) (at time.Duration, ok bool) {
 	return 0, false
 }
 
-// lastCalling reports whether the app's key is about to expire, or just has.
+// lastCalling reports whether the app's key is about to expire, or just has, at a time that may be yet to come.
 func (a *Agent) lastCalling(now instant) bool {
 	if a.current == nil || a.current.health.dead() {
 		return false

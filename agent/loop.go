@@ -2,7 +2,10 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"time"
+
+	"github.com/balena-injector/injector/turn"
 )
 
 // loop runs the steps that are due until ctx is done, or, if once, until there is something to
@@ -36,7 +39,9 @@ func (a *Agent) turnOnce(ctx context.Context, once bool) (wait time.Duration, do
 	}
 	t, wait := a.next(now)
 	if wait == 0 && !a.mayRun(t, now) {
-		t, wait = a.nextLocal(now)
+		if t, wait = a.nextLocal(now); wait > 0 {
+			wait = min(wait, a.nextEvent(now))
+		}
 	} else if wait > 0 {
 		a.giveBack()
 	}
@@ -47,6 +52,11 @@ func (a *Agent) turnOnce(ctx context.Context, once bool) (wait time.Duration, do
 		return a.untilExpiry(now, wait), false, nil
 	}
 	err = a.try(ctx, t, now)
+	if t.about != nil && (err == nil || errors.Is(err, turn.ErrAlone)) {
+		if t.about.alone = err != nil; t.about.alone {
+			return 0, false, nil // it is due again, with a turn of its own: neither a failure nor a success
+		}
+	}
 	if once && a.hopeless(t.step, err) {
 		return 0, true, err
 	}

@@ -28,8 +28,8 @@ func (a *Agent) Start(stop, kill context.Context, ended func(error)) {
 	}
 	go func() {
 		var err error
-		if e := a.cfg.Crowd.Files.Do(stop, func() { err = a.open(stop) }); e != nil {
-			err = e
+		if a.cfg.Crowd.Files.Do(stop, func() { err = a.open(stop) }) != nil {
+			err = a.open(stop) // there is something to revoke all the same
 		}
 		if err != nil {
 			undo()

@@ -45,14 +45,12 @@ func (a *Agent) Doubt() {
 	a.nudge()
 }
 
-// listed reports whether somebody lists the agent's keys: the server lists user keys, and others where it has shown one.
-func (a *Agent) listed() bool {
-	return a.cfg.Crowd.List != nil && (a.cfg.Kind == key.User || a.current != nil && a.current.told.row)
-}
+// listed reports whether somebody lists the agent's keys.
+func (a *Agent) listed() bool { return a.cfg.Crowd.List != nil }
 
 // noteSighting takes up what a list has shown since the last turn of the loop.
 func (a *Agent) noteSighting(now instant) {
-	if a.cfg.Crowd.List == nil {
+	if !a.listed() {
 		return
 	}
 	if a.inDoubt.Swap(false) {

@@ -72,6 +72,20 @@ func (a *Agent) soonest(now instant, among func(kind) bool) (task, time.Duration
 	return best, best.in
 }
 
+// nextEvent returns how long it is until another step is due, or a step more urgent, than the one that waits for its turn.
+func (a *Agent) nextEvent(now instant) time.Duration {
+	wait := attendedSleep
+	for _, t := range a.tasks(now) {
+		if t.in > 0 {
+			wait = min(wait, t.in)
+		}
+	}
+	if at, ok := a.lastCall(now.mono); ok {
+		wait = min(wait, at-now.mono)
+	}
+	return max(wait, time.Millisecond)
+}
+
 // restIn returns how long a step that failed is to rest yet. pressed reports that an urgent one fails, too.
 func (a *Agent) restIn(k kind, s *streak, now instant, pressed bool) time.Duration {
 	in := max(a.due(k, s)-now.mono, a.budgetIn(k, s, now))
@@ -81,7 +95,7 @@ func (a *Agent) restIn(k kind, s *streak, now instant, pressed bool) time.Durati
 	if pressed && !k.urgent() {
 		in = max(in, s.last+patience-now.mono)
 	}
-	if in > 0 && a.cfg.Crowd.Together {
+	if in > 0 && a.cfg.Crowd.Together && !a.lastCalling(now.add(in)) {
 		in = until(now, a.atNextStretch(now.add(in), a.cfg.Times.retryStretch()))
 	}
 	return in
@@ -182,7 +196,7 @@ func (a *Agent) currentTasks(now instant) []task {
 
 // confirmIn is how long an adopted key waits for a list that shows it.
 func (a *Agent) confirmIn(c *holding, now instant) time.Duration {
-	if !a.listed() || a.doubting || !c.adopted || c.told.health || c.health != unproven {
+	if !a.listed() || a.hurried || a.doubting || !c.adopted || c.told.health || c.health != unproven {
 		return 0
 	}
 	return until(now, c.born.add(listTime))

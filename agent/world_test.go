@@ -187,7 +187,7 @@ func (w *world) begin(work func(a *agent.Agent, stop, kill context.Context) erro
 		ShutdownDelay:   w.delay,
 		ShutdownTimeout: w.shutdown,
 		KeepOnExit:      w.keep,
-		Crowd:           agent.Crowd{Turns: account.Turns()}, // as a key alone has them
+		Crowd:           agent.Crowd{Turns: account.Turns(), Attended: true}, // as a key alone has them
 		Log:             log,
 		Advise:          w.advise,
 		Announce:        w.announce,
@@ -203,8 +203,30 @@ func (w *world) begin(work func(a *agent.Agent, stop, kill context.Context) erro
 		once.Do(func() { client.Close(); _ = dirs.Close(); _ = state.Close(); end(nil); abandon() })
 	}
 	w.t.Cleanup(l.close)
+	go l.attend(stop, files)
 	go func() { l.ended <- work(a, stop, kill) }()
 	return l
+}
+
+// attend does what a process does for its agents: it tells of outputs that somebody has changed, and of clocks that were set.
+func (l *life) attend(stop context.Context, files *render.Files) {
+	wall := l.w.wall
+	if wall == nil {
+		wall = time.Now
+	}
+	began, then := time.Now(), wall()
+	for stop.Err() == nil {
+		select {
+		case <-time.After(30 * time.Second):
+		case <-stop.Done():
+			return
+		}
+		jumped := (wall().Sub(then) - time.Since(began)).Abs() > time.Second
+		if jumped || l.w.crowded == nil && files.Damage() != nil {
+			began, then = time.Now(), wall()
+			l.agent.LookAgain()
+		}
+	}
 }
 
 // beside is one of several agents that share an account. What it publishes stays in memory.

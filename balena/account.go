@@ -45,6 +45,9 @@ type Account struct {
 
 	failedAt time.Time
 
+	outageSaid time.Time // when an outage was said last; the queue's own
+	outageTold bool      // the one at hand was; likewise
+
 	ends    atomic.Pointer[time.Time]  // the session's expiry, for those who must not wait
 	trouble atomic.Pointer[trouble]    // what is wrong with the credential, likewise
 	proven  atomic.Pointer[key.Secret] // the credential that worked last; nil: none did in this process
@@ -95,12 +98,22 @@ func NewAccount(client *Client, cfg AccountConfig) (*Account, error) {
 // Turns returns the queue in which all keys of the account wait for their requests.
 func (a *Account) Turns() *turn.Queue { return a.turns }
 
-// noteOutage says when requests begin to fail for all keys of the account, and when they succeed again.
+// outageQuiet is how long the next outage is not said.
+const outageQuiet = 5 * time.Minute
+
+// noteOutage says when requests begin to fail for all keys of the account, and when they succeed again. A server that answers
+// some requests and not others is said once in a while.
 func (a *Account) noteOutage(failure error, after time.Duration) {
 	if failure == nil {
-		a.log.Info("the API answers again; all keys of this account go on", "after", after.Round(time.Second))
+		if a.outageTold || after >= outageQuiet {
+			a.log.Info("the API answers again; all keys of this account go on", "after", after.Round(time.Second))
+		}
 		return
 	}
+	if a.outageTold = time.Since(a.outageSaid) > outageQuiet; !a.outageTold {
+		return
+	}
+	a.outageSaid = time.Now()
 	a.log.Warn("requests fail; until one succeeds, a single one is sent for all keys of this account", "every", turn.ProbePause,
 		"error", failure)
 }

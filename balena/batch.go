@@ -65,6 +65,7 @@ type batch struct {
 	expiry  time.Time // the earliest that was asked for
 	latest  time.Time
 	members []*member
+	written bool // a change was sent
 	timer   *time.Timer
 }
 
@@ -82,6 +83,7 @@ type outcome struct {
 	key   key.Key
 	err   error
 	apart bool // the key goes its own way
+	sent  bool // and what was sent for all may have changed it
 	lone  bool // there was no other
 }
 
@@ -107,6 +109,8 @@ func (i *Issuer) together(ctx context.Context, w work, k key.Key, expiry time.Ti
 	switch {
 	case o.lone, o.apart && ticket == nil:
 		return k, false, nil
+	case o.apart && o.sent:
+		return k, true, &Error{Class: key.Ambiguous, Op: ops[w], Err: turn.ErrAlone}
 	case o.apart:
 		return k, true, &Error{Class: key.Busy, Op: ops[w], Err: turn.ErrAlone}
 	}
@@ -153,7 +157,7 @@ func (b *batches) join(w work, m *member) {
 // fitting returns the batch that is being filled with the like of m; nil: there is none. The caller holds mu.
 func (b *batches) fitting(w work, m *member) *batch {
 	for _, g := range b.filling {
-		if g.work == w && g.prefix == key.Prefix(m.key.Name) && g.userID == m.key.UserID &&
+		if g.work == w && len(g.members) < w.most() && g.prefix == key.Prefix(m.key.Name) && g.userID == m.key.UserID &&
 			g.latest.Sub(m.expiry) <= sameExpiry && m.expiry.Sub(g.expiry) <= sameExpiry {
 			return g
 		}
@@ -188,7 +192,7 @@ func (b *batches) start(g *batch) {
 	}
 	ctx, cancel := g.context()
 	defer cancel()
-	if g.waits() {
+	if !g.ending() {
 		ticket, err := b.account.turns.Wait(ctx, turn.Keep, 3)
 		if err != nil {
 			g.tellAll(outcome{err: b.noTurn(g, err)})
@@ -226,14 +230,14 @@ func (g *batch) leave(gone func(*member) bool) {
 	g.members = kept
 }
 
-// waits reports whether g waits for the account's turn: nobody who ends does.
-func (g *batch) waits() bool {
+// ending reports whether g is of a process that ends: it waits for nobody.
+func (g *batch) ending() bool {
 	for _, m := range g.members {
-		if turn.Of(m.ctx) == nil {
-			return false
+		if e, ok := m.issuer.gate.Gate.(interface{ Ending() bool }); ok && e.Ending() {
+			return true
 		}
 	}
-	return true
+	return false
 }
 
 // context returns the context of g's requests. It ends when nobody waits for them any more.
@@ -261,13 +265,7 @@ func (g *batch) context() (context.Context, context.CancelFunc) {
 
 // issuer is who sends g's requests: one for all keys.
 func (b *batches) issuer(g *batch) *Issuer {
-	var s shared
-	for _, m := range g.members {
-		if e, ok := m.issuer.gate.Gate.(interface{ Ending() bool }); ok && e.Ending() {
-			s.ending = true
-		}
-	}
-	return &Issuer{account: b.account, client: b.account.client, kind: key.User, gate: newLane(s, b.account)}
+	return &Issuer{account: b.account, client: b.account.client, kind: key.User, gate: newLane(shared{g.ending()}, b.account)}
 }
 
 // owner is whose keys g is about, for the check that the credential is theirs.

@@ -330,14 +330,32 @@ func TestHalfOfABatch(t *testing.T) {
 		m.server.Fail(balenatest.Fault{Half: true, Match: batched(http.MethodGet)})
 		m.noErrors(m.each(t.Context(), extendTo(inAnHour())))
 		m.requests()
-		m.noErrors(m.each(t.Context(), revoke)) // "gone", says the list; they are asked, and say no
+		m.noErrors(m.each(t.Context(), revoke)) // "gone", says the list; they are deleted all the same, and asked
 		m.foreigners(0)
 		if got := m.requests(); got["verify"] == 0 || got["verify"] > 2*3 {
 			t.Errorf("%d keys were asked", got["verify"])
 		}
+	})
+	t.Run("is neither listed nor deleted", func(t *testing.T) {
+		m := newMany(t, 20, nil)
+		m.noErrors(m.each(t.Context(), find))
+		m.server.Fail(balenatest.Fault{Half: true, Match: batched(http.MethodGet)})
+		m.server.Fail(balenatest.Fault{Half: true, Match: batched(http.MethodDelete)})
+		m.noErrors(m.each(t.Context(), revoke)) // one that is asked says that it lives: all go their own way
+		m.foreigners(0)
 		if n := strings.Count(m.log.String(), "lists only a part"); n != 1 {
 			t.Errorf("said %d times", n)
 		}
+	})
+	t.Run("is not listed once, and three are gone", func(t *testing.T) {
+		m := newMany(t, 20, nil)
+		m.noErrors(m.each(t.Context(), find))
+		for _, k := range m.keys[:3] {
+			m.server.DeleteKey(k.ID)
+		}
+		m.server.Fail(balenatest.Fault{Status: 200, Body: `{"d":[]}`, Times: 1, Match: batched(http.MethodGet)})
+		m.noErrors(m.each(t.Context(), revoke))
+		m.foreigners(0)
 	})
 	t.Run("is gone", func(t *testing.T) {
 		m := newMany(t, 20, nil)

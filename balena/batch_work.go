@@ -84,12 +84,13 @@ func (b *batches) extend(ctx context.Context, g *batch) {
 		if r, ok := after[m.key.ID]; ok && m.owns(r) && r.Expiry != nil && !r.Expiry.Before(g.expiry.Add(-time.Millisecond)) {
 			m.tell(outcome{key: merge(m.key, r)})
 		} else {
-			m.tell(outcome{apart: true})
+			m.tell(outcome{apart: true, sent: true})
 		}
 	}
 }
 
-// revoke deletes g's keys.
+// revoke deletes g's keys. One that the list does not show is deleted as well, by its id and prefix, if this process has
+// seen its row: that it is not listed proves nothing.
 func (b *batches) revoke(ctx context.Context, g *batch) {
 	issuer := b.issuer(g)
 	before, err := b.look(ctx, issuer, g, g.members)
@@ -97,26 +98,17 @@ func (b *batches) revoke(ctx context.Context, g *batch) {
 		b.fail(ctx, g, err)
 		return
 	}
-	var ending, missing []*member
-	for _, m := range g.members {
-		switch r, ok := before[m.key.ID]; {
-		case !ok && m.key.Seen:
-			missing = append(missing, m)
-		case ok && m.owns(r):
-			ending = append(ending, m)
-		default: // its id is a journal's word, or the row is not ours
-			m.tell(outcome{apart: true})
+	g.leave(func(m *member) bool {
+		r, listed := before[m.key.ID]
+		if listed && m.owns(r) || !listed && m.key.Seen {
+			return false
 		}
+		m.tell(outcome{apart: true}) // its id is a journal's word, or the row is not ours
+		return true
+	})
+	if len(g.members) == 0 {
+		return
 	}
-	if g.members = ending; len(ending) > 0 {
-		b.delete(ctx, issuer, g)
-	}
-	g.members = missing
-	b.revokeMissing(ctx, issuer, g)
-}
-
-// delete deletes the rows of g, which were read, and reads back that they are gone.
-func (b *batches) delete(ctx context.Context, issuer *Issuer, g *batch) {
 	if err := b.write(ctx, issuer, g, http.MethodDelete, "revoke", "", nil); err != nil {
 		b.fail(ctx, g, err)
 		return
@@ -127,18 +119,23 @@ func (b *batches) delete(ctx context.Context, issuer *Issuer, g *batch) {
 		return
 	}
 	b.wentWell()
-	for _, m := range g.members {
-		if _, there := after[m.key.ID]; there {
+	g.leave(func(m *member) bool {
+		_, there := after[m.key.ID]
+		_, was := before[m.key.ID]
+		switch {
+		case there:
 			m.tell(outcome{err: stillListed(ops[revoking])})
-		} else {
+		case was:
 			m.tell(outcome{})
 		}
-	}
+		return there || was
+	})
+	b.judgeMissing(ctx, issuer, g)
 }
 
-// revokeMissing decides about keys that the list does not show: some of them are asked. If the server accepts one, it lists
-// only a part, and batches are of no use there. One whose secret nobody knows goes its own way.
-func (b *batches) revokeMissing(ctx context.Context, issuer *Issuer, g *batch) {
+// judgeMissing decides about keys that were deleted and that no list has shown: some of them are asked. If the server
+// accepts one, its lists show only a part, and batches are of no use.
+func (b *batches) judgeMissing(ctx context.Context, issuer *Issuer, g *batch) {
 	var verdict error
 	asked, partial := 0, false
 	for _, m := range g.members {
@@ -154,7 +151,7 @@ func (b *batches) revokeMissing(ctx context.Context, issuer *Issuer, g *batch) {
 		}
 	}
 	for _, m := range g.members {
-		m.tell(outcome{err: verdict, apart: partial || m.key.Secret.IsZero()})
+		m.tell(outcome{err: verdict, apart: partial})
 	}
 }
 
@@ -204,6 +201,7 @@ func (b *batches) write(ctx context.Context, issuer *Issuer, g *batch, method, k
 	if err != nil {
 		return err
 	}
+	g.written = true
 	ans, r, err := issuer.call(ctx, false, func(who identity) (request, error) {
 		r := request{kind: kind, op: ops[g.work], method: method, path: keysPath(c, guard), body: body}
 		return r, mayManage(who, g.owner(), ops[g.work])
@@ -221,6 +219,14 @@ var errLost = errors.New("the server listed keys that it was not asked for: filt
 func (b *batches) lost() error {
 	b.end(farOff, errLost)
 	return errLost
+}
+
+// lostFilters is lost for an account that may have no batches.
+func (a *Account) lostFilters() error {
+	if a.batches == nil {
+		return errLost
+	}
+	return a.batches.lost()
 }
 
 const farOff = 100 * 365 * 24 * time.Hour
@@ -250,14 +256,15 @@ func (b *batches) wentWell() {
 
 // fail decides what a failed request of a batch means for its members: the batch may be at fault, and the server well.
 func (b *batches) fail(ctx context.Context, g *batch, err error) {
+	sent := g.written
 	e, _ := errors.AsType[*Error](err)
 	switch {
 	case errors.Is(err, errLost):
-		g.tellAll(outcome{apart: true})
+		g.tellAll(outcome{apart: true, sent: sent})
 		return
 	case e != nil && e.Class == key.Wrong && e.Status >= 400:
 		b.end(singlyFor, err)
-		g.tellAll(outcome{apart: true})
+		g.tellAll(outcome{apart: true, sent: sent})
 		return
 	case e != nil && e.Status >= 500 && b.account.secondOpinion(ctx, b.issuer(g).gate) == nil:
 		b.mu.Lock()
@@ -266,7 +273,7 @@ func (b *batches) fail(ctx context.Context, g *batch, err error) {
 		b.mu.Unlock()
 		if twice {
 			b.end(singlyFor, err)
-			g.tellAll(outcome{apart: true})
+			g.tellAll(outcome{apart: true, sent: sent})
 			return
 		}
 	}

@@ -128,8 +128,8 @@ type entry struct {
 func (c *Census) take(ctx context.Context) error {
 	var err error
 	for _, r := range c.rolls() {
-		if len(r.wanted) < fewest || c.isTired(r.prefix) {
-			continue
+		if len(c.keepers) < fewest || c.isTired(r.prefix) {
+			continue // each asks for its own
 		}
 		if e := c.call(ctx, r); e != nil {
 			err = errors.Join(err, e)
@@ -174,28 +174,30 @@ func (c *Census) isTired(prefix string) bool {
 
 // call reads the pages of a list.
 func (c *Census) call(ctx context.Context, r *roll) error {
-	most := 3 + 3*len(r.wanted)/pageRows
-	for page, after := 1, int64(0); ; page++ {
+	foreign, after := 0, int64(0)
+	for {
 		rows, err := c.page(ctx, r, after)
 		if err != nil || len(rows) == 0 {
 			return err
 		}
 		for _, row := range rows {
 			if !strings.HasPrefix(row.Name, r.prefix+"-") || row.ID <= after {
-				return c.account.batches.lost()
+				return c.account.lostFilters()
 			}
 			after = row.ID
-			if e := r.wanted[row.Name]; e != nil && !e.seen {
+			if e := r.wanted[row.Name]; e == nil {
+				foreign++
+			} else if !e.seen {
 				e.seen, e.row = true, row
 			}
 		}
-		if page == most {
+		if foreign > 3*(pageRows+len(r.wanted)) {
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			c.tired[r.prefix] = true
 			c.account.log.Warn("the account has many other keys whose names begin alike, so each key is asked for by itself, "+
 				"which takes more requests; INJECTOR_NAME gives them names of their own", "prefix", r.prefix)
-			return fmt.Errorf("more than %d pages of keys named %s-…", most, r.prefix)
+			return fmt.Errorf("%d keys of others are named %s-…", foreign, r.prefix)
 		}
 	}
 }
@@ -224,6 +226,8 @@ func (c *Census) compare(ctx context.Context, r *roll) {
 		case !ok || now.Name != e.key.Name:
 		case e.seen && (e.key.ID == 0 || e.key.ID == e.row.ID) && (e.key.Seen || e.row.madeBy(e.key.Minted, madeSlack)):
 			e.keeper.Sighted(merge(now, e.row), r.began)
+		case e.seen: // a row of its name that does not prove to be its own
+			e.keeper.Doubt()
 		default:
 			missing = append(missing, e)
 		}

@@ -156,7 +156,7 @@ func TestFewKeysAreNotListed(t *testing.T) {
 		m.server.AddKey(m.server.DefaultUser(), fmt.Sprintf("test-another-%d", n), time.Time{})
 	}
 	_, seen, _ := m.census()
-	if got := m.requests(); seen != 0 || got["list"] != 3 {
+	if got := m.requests(); seen != 0 || got["list"] != 4 {
 		t.Errorf("%d seen, with %v", seen, got)
 	}
 	if n := strings.Count(m.log.String(), "many other keys whose names begin alike"); n != 1 {

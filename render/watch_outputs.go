@@ -14,15 +14,15 @@ const (
 	// dirLook is how often the directories of outputs are looked at: another may have taken the place of one, which no event
 	// tells. What cannot be watched is looked at then, too.
 	dirLook = 30 * time.Second
-	// fileLook is how often all files in them are.
+	// fileLook is how often all files in them are, if they are many.
 	fileLook = 5 * time.Minute
 )
 
 // WatchDirs calls touched, from its own goroutine, with the path of what somebody may have changed in one of the
 // directories, ourselves included, and all where anything may have: from time to time, when another directory has taken
 // the place of one, and when events were lost. A directory that is not there yet is watched once it is. It returns when
-// ctx is done.
-func WatchDirs(ctx context.Context, log *slog.Logger, dirs []string, touched func(path string), all func()) {
+// ctx is done. many says that all are too many files to be looked at every half a minute.
+func WatchDirs(ctx context.Context, log *slog.Logger, dirs []string, many bool, touched func(path string), all func()) {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		log.Warn("outputs cannot be watched; they are looked at every half a minute", "error", err)
@@ -49,7 +49,7 @@ func WatchDirs(ctx context.Context, log *slog.Logger, dirs []string, touched fun
 			log.Debug("something may have changed unseen", "error", err)
 			all()
 		case <-look.C:
-			if err != nil || d.renew() || time.Since(seen) >= fileLook {
+			if d.renew() || err != nil || !many || time.Since(seen) >= fileLook {
 				seen = time.Now()
 				all()
 			}

@@ -34,7 +34,7 @@ func watchDirs(t *testing.T, dirs ...string) *told {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		WatchDirs(ctx, slog.New(slog.DiscardHandler), dirs, func(path string) {
+		WatchDirs(ctx, slog.New(slog.DiscardHandler), dirs, true, func(path string) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.paths[path]++

@@ -184,7 +184,7 @@ func TestAWaitEndsWithItsContext(t *testing.T) {
 func TestWorkersAreFew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := NewWorkers(3)
-		defer close(w.tasks)
+		defer w.Close()
 		var mu sync.Mutex
 		now, most, done := 0, 0, 0
 		var all sync.WaitGroup
@@ -207,6 +207,15 @@ func TestWorkersAreFew(t *testing.T) {
 		if most != 3 || done != 20 {
 			t.Errorf("%d at once, %d done", most, done)
 		}
+		for range 3 {
+			all.Go(func() { _ = w.Do(t.Context(), func() { time.Sleep(time.Hour) }) })
+		}
+		time.Sleep(time.Millisecond)
+		began := time.Now()
+		if err := w.Do(t.Context(), func() {}); err != nil || time.Since(began) > 3*stuck {
+			t.Errorf("all workers hang, and others wait for %v (%v)", time.Since(began), err)
+		}
+		all.Wait()
 		ran := false
 		if err := (*Workers)(nil).Do(t.Context(), func() { ran = true }); err != nil || !ran {
 			t.Error("without workers nothing is done")

@@ -41,6 +41,7 @@ type Fault struct {
 type Match struct {
 	Method, Path string
 	Session      bool // the bearer looks like a session
+	Several      bool // it is about a list of ids or names
 }
 
 // Fail adds a fault. Of several that match a request, the first added counts. The function that

@@ -32,7 +32,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.send(w, r, kind, answer, nil)
 		return
 	}
-	f := s.faultFor(kind, Match{Method: r.Method, Path: r.URL.Path, Session: strings.Count(bearer, ".") == 2})
+	f := s.faultFor(kind, Match{Method: r.Method, Path: r.URL.Path, Session: strings.Count(bearer, ".") == 2,
+		Several: strings.Contains(r.URL.RawQuery, "%20in%20(")})
 	if f == nil {
 		s.send(w, r, kind, s.effect(r, body), nil)
 		return

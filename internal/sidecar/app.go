@@ -53,7 +53,7 @@ func New(p Process, s config.Settings, log *slog.Logger) (*App, error) {
 	a := &App{process: p, settings: s, log: log, requests: probe.NewRequests(),
 		dirs: render.NewDirs(s.OnDisk), accounts: map[*config.Account]*balena.Account{},
 		requestWorkers: turn.NewWorkers(16), fileWorkers: turn.NewWorkers(4)}
-	a.closers = append(a.closers, a.dirs.Close)
+	a.closers = append(a.closers, a.dirs.Close, func() error { a.requestWorkers.Close(); a.fileWorkers.Close(); return nil })
 	if err := a.wire(); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
@@ -89,7 +89,11 @@ func (a *App) wire() error {
 		}
 		crowd := a.crowd(a.accounts[settings], keepers)
 		for _, k := range keepers {
-			k.connect(a.accounts[settings], crowd)
+			k.crowd = crowd
+		}
+		a.list(a.accounts[settings], keepers)
+		for _, k := range keepers {
+			k.connect(a.accounts[settings])
 		}
 	}
 	return nil

@@ -14,6 +14,9 @@ import (
 const (
 	// attendEvery is how often the machine's clocks and the state directory are looked at, for all keys.
 	attendEvery = 30 * time.Second
+	// fewOutputs is up to how many keys' outputs are all looked at every half a minute, too: there are file systems that tell
+	// of no event.
+	fewOutputs = 50
 	// clockJump is how far the clocks may drift apart meanwhile without a machine that slept or a clock that was set.
 	clockJump = time.Second
 )
@@ -40,7 +43,10 @@ func (a *App) attend(ctx context.Context, group *errgroup.Group) {
 				k.lookIfDamaged()
 			}
 		}
-		group.Go(func() error { render.WatchDirs(ctx, a.log, dirs, touched, all); return nil })
+		group.Go(func() error {
+			render.WatchDirs(ctx, a.log, dirs, len(a.keepers) > fewOutputs, touched, all)
+			return nil
+		})
 	}
 	group.Go(func() error { a.attendClocks(ctx); return nil })
 }

@@ -22,23 +22,39 @@ func (a *App) keepersOf(s *config.Account) []*keeper {
 	return list
 }
 
-// crowd makes the keys of one account get on with each other: they share its requests, and enough of them a list.
+// crowd makes the keys of one account get on with each other: they share its requests.
 func (a *App) crowd(account *balena.Account, keepers []*keeper) agent.Crowd {
 	c := agent.Crowd{Turns: account.Turns(), Together: len(keepers) > 1, Spread: balena.Worthwhile(len(keepers)), Attended: true,
 		// Processes that start together do not send together.
 		Epoch: time.Now().Add(-time.Duration(rand.Int64N(int64(5 * time.Minute))))}
-	if !c.Spread {
-		return c
+	if c.Spread {
+		c.Requests, c.Files = a.requestWorkers, a.fileWorkers
 	}
-	c.Requests, c.Files = a.requestWorkers, a.fileWorkers
-	every, all := keepers[0].settings.Times.Check, make([]balena.Keeper, len(keepers))
-	for n, k := range keepers {
-		every, all[n] = min(every, k.settings.Times.Check), current{&k.current}
-	}
-	census := balena.NewCensus(account, every, all)
-	a.censuses = append(a.censuses, census)
-	c.List = census.Ask
 	return c
+}
+
+// list gives enough keys of an account whose names begin alike a list in common. Only user keys are listed by every server.
+func (a *App) list(account *balena.Account, keepers []*keeper) {
+	byPrefix := map[string][]*keeper{}
+	for _, k := range keepers {
+		if k.settings.Kind == key.User {
+			byPrefix[k.settings.Prefix] = append(byPrefix[k.settings.Prefix], k)
+		}
+	}
+	for _, alike := range byPrefix {
+		if !balena.Worthwhile(len(alike)) {
+			continue
+		}
+		every, all := alike[0].settings.Times.Check, make([]balena.Keeper, len(alike))
+		for n, k := range alike {
+			every, all[n] = min(every, k.settings.Times.Check), current{&k.current}
+		}
+		census := balena.NewCensus(account, every, all)
+		a.censuses = append(a.censuses, census)
+		for _, k := range alike {
+			k.crowd.List = census.Ask
+		}
+	}
 }
 
 // current is the agent that keeps a key now. It holds nothing else of its keeper: what is in an interface stays in the

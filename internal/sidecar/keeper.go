@@ -45,9 +45,9 @@ func (a *App) newKeeper(s config.Key) *keeper {
 }
 
 // connect gives the keeper its account, and an agent.
-func (k *keeper) connect(account *balena.Account, crowd agent.Crowd) {
+func (k *keeper) connect(account *balena.Account) {
 	s := k.settings
-	k.account, k.crowd, k.budget = account, crowd, newBudget(s)
+	k.account, k.budget = account, newBudget(s)
 	k.issuer = balena.NewIssuer(account, balena.IssuerConfig{
 		Prefix:      s.Prefix,
 		Kind:        s.Kind,
