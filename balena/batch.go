@@ -193,7 +193,7 @@ func (b *batches) start(g *batch) {
 	ctx, cancel := g.context()
 	defer cancel()
 	if !g.ending() {
-		ticket, err := b.account.turns.Wait(ctx, turn.Keep, 3)
+		ticket, err := b.account.turns.Wait(ctx, g.urgency(), 3)
 		if err != nil {
 			g.tellAll(outcome{err: b.noTurn(g, err)})
 			return
@@ -228,6 +228,15 @@ func (g *batch) leave(gone func(*member) bool) {
 		}
 	}
 	g.members = kept
+}
+
+// urgency is that of the most urgent of g's keys.
+func (g *batch) urgency() turn.Urgency {
+	u := turn.Keep
+	for _, m := range g.members {
+		u = max(u, turn.Of(m.ctx).Urgency())
+	}
+	return u
 }
 
 // ending reports whether g is of a process that ends: it waits for nobody.

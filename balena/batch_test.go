@@ -276,6 +276,7 @@ func TestRefusedBatchesFallBack(t *testing.T) {
 
 // TestAnOutageDoesNotEndBatches: 500 from a server that is not well says nothing about batches.
 func TestAnOutageDoesNotEndBatches(t *testing.T) {
+	t.Parallel() // it waits for probes
 	m := newMany(t, 10, nil)
 	m.noErrors(m.each(t.Context(), find))
 	m.server.SetDown(true)

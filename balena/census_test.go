@@ -71,6 +71,7 @@ func (m *many) census() (counts []*counted, seen, doubts int) {
 }
 
 func TestACensusSeesAllKeys(t *testing.T) {
+	t.Parallel()
 	m := newMany(t, 40, nil)
 	m.noErrors(m.each(t.Context(), find))
 	later := inAnHour()
@@ -89,6 +90,7 @@ func TestACensusSeesAllKeys(t *testing.T) {
 
 // TestACensusConvictsNobody: who is not listed is asked, unless the list is found to be wrong.
 func TestACensusConvictsNobody(t *testing.T) {
+	t.Parallel()
 	t.Run("two are gone", func(t *testing.T) {
 		m := newMany(t, 40, nil)
 		m.noErrors(m.each(t.Context(), find))
@@ -147,6 +149,7 @@ func TestACensusConvictsNobody(t *testing.T) {
 
 // TestFewKeysAreNotListed, nor those whose names begin like thousands of others.
 func TestFewKeysAreNotListed(t *testing.T) {
+	t.Parallel()
 	m := newMany(t, 9, nil)
 	if _, seen, _ := m.census(); seen != 0 || m.requests()["list"] != 0 {
 		t.Errorf("%d of 9 are seen in a list", seen)

@@ -152,6 +152,14 @@ func (t *Ticket) Granted() bool {
 // For reports whether the turn was asked for like this.
 func (t *Ticket) For(u Urgency, cost int) bool { return t != nil && t.urgency == u && t.cost == cost }
 
+// Urgency returns how urgent the turn is; Keep for nil.
+func (t *Ticket) Urgency() Urgency {
+	if t == nil {
+		return Keep
+	}
+	return t.urgency
+}
+
 // Alone reports whether the turn pays for requests of its own, which are not to be part of a batch.
 func (t *Ticket) Alone() bool { return t != nil && t.cost > 0 }
 
