@@ -276,7 +276,7 @@ func TestManyKeysOfOneAccount(t *testing.T) {
 				took = h.until(2*time.Minute, "ready again", h.ready)
 				requests, _, kinds = h.take()
 				w.t.Logf("restart: all ready after %v, %d requests, %v", took, requests, kinds)
-				if requests > pro(n, 150, 20) || kinds["mint"] > 0 && maxTTL == 0 {
+				if requests > pro(n, 150, 25) || kinds["mint"] > 0 && maxTTL == 0 {
 					t.Errorf("a restart took %d requests: %v", requests, kinds)
 				}
 				h.take()

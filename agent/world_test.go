@@ -203,19 +203,19 @@ func (w *world) begin(work func(a *agent.Agent, stop, kill context.Context) erro
 		once.Do(func() { client.Close(); _ = dirs.Close(); _ = state.Close(); end(nil); abandon() })
 	}
 	w.t.Cleanup(l.close)
-	go l.attend(stop, files)
+	if w.wall != nil {
+		go l.attend(stop, files, w.wall, w.wall())
+	} else {
+		go l.attend(stop, files, time.Now, time.Now())
+	}
 	go func() { l.ended <- work(a, stop, kill) }()
 	return l
 }
 
 // attend does what a process does for its agents: it tells of outputs that somebody has changed, and of clocks that were set.
-func (l *life) attend(stop context.Context, files *render.Files) {
-	wall := l.w.wall
-	if wall == nil {
-		wall = time.Now
-	}
-	began, then := time.Now(), wall()
-	for stop.Err() == nil {
+func (l *life) attend(stop context.Context, files *render.Files, wall func() time.Time, then time.Time) {
+	began := time.Now()
+	for {
 		select {
 		case <-time.After(30 * time.Second):
 		case <-stop.Done():

@@ -264,9 +264,10 @@ func TestQuestionsToARunningAgent(t *testing.T) {
 			t.Error("the token is shown")
 		}
 	}
-	if err := errors.Join(os.Remove(s.token()), os.Mkdir(s.token(), 0o700)); err != nil { // so that it cannot be written again
-		t.Fatal(err)
-	}
+	s.eventually("a directory in its place, so that it cannot be written again", func() bool {
+		_ = os.Remove(s.token())
+		return os.Mkdir(s.token(), 0o700) == nil
+	})
 	code, out := s.do("healthcheck")
 	if code != 1 || !strings.Contains(out, "missing or is not what was written") {
 		t.Errorf("without its file: exit %d: %s", code, out)
