@@ -79,7 +79,7 @@ func (a *Agent) giveBack() {
 	a.ticket = nil
 }
 
-// suffer notes that a step is not tried because requests of the account fail, which is a failure to whoever looks at this
+// suffer notes that a step is not tried because requests of the account fail, which is a failure to those who look at this
 // key. The log has been told by who found out.
 func (a *Agent) suffer(s step, now instant, outage error) {
 	row := a.steps[s]
@@ -95,7 +95,7 @@ func (a *Agent) suffer(s step, now instant, outage error) {
 	row.err, row.last, row.until = outage, now.mono, 0
 }
 
-// outage returns why requests of the account fail at the moment, whoever sends them.
+// outage returns why requests of the account fail at the moment, for all who send them.
 func (a *Agent) outage() error { return a.cfg.Crowd.Turns.Outage() }
 
 // withTurn returns a context whose requests the turn pays for.

@@ -33,7 +33,7 @@ type batches struct {
 	mu      sync.Mutex
 	filling []*batch
 	singly  time.Time // until when there are none
-	strikes int       // how often one failed in a server that is well
+	strikes int       // how often one failed in a server that is healthy
 }
 
 func newBatches(a *Account) *batches {

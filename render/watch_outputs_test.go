@@ -65,31 +65,25 @@ func TestChangesOfOutputsAreTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := watchDirs(t, dir, other)
-	for name, change := range map[string]func() error{
-		"written":  func() error { return os.WriteFile(path, []byte("two"), 0o600) },
-		"its mode": func() error { return os.Chmod(path, 0o644) },
-		"removed":  func() error { return os.Remove(path) },
-		"replaced": func() error {
-			temp := filepath.Join(other, "temp")
-			return orFirst(os.WriteFile(temp, nil, 0o600), func() error { return os.Rename(temp, path) })
-		},
+	temp := filepath.Join(other, "temp")
+	if err := os.WriteFile(temp, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name   string
+		change func() error
+	}{
+		{"written", func() error { return os.WriteFile(path, []byte("two"), 0o600) }},
+		{"its mode", func() error { return os.Chmod(path, 0o644) }},
+		{"removed", func() error { return os.Remove(path) }},
+		{"replaced", func() error { return os.Rename(temp, path) }},
 	} {
 		before := w.count(path)
-		if err := change(); err != nil {
-			if os.IsNotExist(err) {
-				continue // it was removed before
-			}
+		if err := c.change(); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, name, func() bool { return w.count(path) > before })
+		eventually(t, c.name, func() bool { return w.count(path) > before })
 	}
-}
-
-func orFirst(err error, then func() error) error {
-	if err != nil {
-		return err
-	}
-	return then()
 }
 
 // TestABusyDirectoryIsToldOfSeldom: each path once for what comes within a tenth of a second.

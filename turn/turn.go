@@ -250,7 +250,7 @@ func (q *Queue) Succeeded() {
 	q.serve()
 }
 
-// Failed notes that a request has failed because the server is not well or cannot be reached.
+// Failed notes that a request has failed because the server is unhealthy or cannot be reached.
 func (q *Queue) Failed(err error) {
 	if q == nil || !q.cfg.Shared {
 		return
