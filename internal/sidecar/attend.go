@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// attendEvery is how often the machine's clocks and the state directory are looked at, for all keys.
+	// attendEvery is how often the ground is looked at, for all keys.
 	attendEvery = 30 * time.Second
 	// fewOutputs is up to how many keys' outputs are all looked at every half a minute, too: there are file systems that tell
 	// of no event.
@@ -48,7 +48,14 @@ func (a *App) attend(ctx context.Context, group *errgroup.Group) {
 			return nil
 		})
 	}
-	group.Go(func() error { a.attendClocks(ctx); return nil })
+	group.Go(func() error {
+		attendGround(ctx, a.surveyor(), func() {
+			for _, k := range a.keepers {
+				k.agent().LookAgain()
+			}
+		})
+		return nil
+	})
 }
 
 // lookIfDamaged makes the agent look at its outputs if they are not what was published.
@@ -58,29 +65,43 @@ func (k *keeper) lookIfDamaged() {
 	}
 }
 
-// attendClocks wakes all agents when a clock was set, the machine slept, or the state directory is another one.
-func (a *App) attendClocks(ctx context.Context) {
+// ground is what all agents rely on while they sleep: how the clocks run, and which state directory it is.
+type ground struct {
+	mono     time.Duration // since the process looked first, by the clock that stops while the machine sleeps
+	wall     time.Time     // which may be set; without a monotonic part
+	renewals int           // how often there was another state directory
+}
+
+// disturbed reports whether a clock was set or the machine slept since before, or the state directory is another one.
+func (g ground) disturbed(before ground) bool {
+	return (g.wall.Sub(before.wall)-(g.mono-before.mono)).Abs() >= clockJump || g.renewals != before.renewals
+}
+
+// surveyor returns what tells the ground now.
+func (a *App) surveyor() func() ground {
+	began, renewals := time.Now(), 0
+	return func() ground {
+		if n, err := a.state.Follow(); err == nil {
+			renewals = n
+		}
+		return ground{mono: time.Since(began), wall: time.Now().Round(0), renewals: renewals}
+	}
+}
+
+// attendGround calls wake when the ground that survey sees was disturbed.
+func attendGround(ctx context.Context, survey func() ground, wake func()) {
 	tick := time.NewTicker(attendEvery)
 	defer tick.Stop()
-	renewals, _ := a.state.Follow()
-	began, wall := time.Now(), time.Now().Round(0)
+	before := survey()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		passed := time.Now().Round(0).Sub(wall) - time.Since(began)
-		now, err := a.state.Follow()
-		if passed.Abs() < clockJump && (err != nil || now == renewals) {
-			continue
-		}
-		if err == nil {
-			renewals = now
-		}
-		began, wall = time.Now(), time.Now().Round(0)
-		for _, k := range a.keepers {
-			k.agent().LookAgain()
+		if now := survey(); now.disturbed(before) {
+			before = now
+			wake()
 		}
 	}
 }
