@@ -8,9 +8,12 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/fsnotify/fsnotify"
 
 	"github.com/balena-injector/injector/key"
 )
@@ -104,12 +107,21 @@ func (c *bareClient) end() error {
 // bare is init without anything else.
 func bare() error { return new(bareClient).begin() }
 
-// bareLife is run without anything else: it ends at SIGTERM.
-func bareLife() error {
+// bareLife is run without anything else: it ends at SIGTERM. It watches the file's directory, since whoever is to notice that
+// the file is gone must, and Linux takes 5 to 15 ms to close what a program watches files with, or to end the program.
+func bareLife() (err error) {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM)
 	c := new(bareClient)
 	if err := c.begin(); err != nil {
+		return err
+	}
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, watcher.Close()) }()
+	if err := watcher.Add(filepath.Dir(os.Getenv("INJECTOR_OUTPUT"))); err != nil {
 		return err
 	}
 	<-stop
