@@ -60,6 +60,8 @@ type household struct {
 	logs     *lockedBuffer        // nil: nobody reads them
 	workers  *turn.Workers        // for files; nil: each agent does its own
 	open     bool                 // the account's budget is out of the way
+	rate     int                  // requests a minute; 0: the default
+	ownNames bool                 // the keys' names begin differently, so that nothing can be done for several
 }
 
 func (w *world) household(n int) *household {
@@ -78,7 +80,8 @@ func (h *household) start() {
 		w.t.Fatal(err)
 	}
 	log := slog.New(slog.NewTextHandler(w.log, nil))
-	h.account, err = balena.NewAccount(client, balena.AccountConfig{Credentials: w.creds, Log: log, Refusals: w.refusals, Keys: n})
+	h.account, err = balena.NewAccount(client, balena.AccountConfig{Credentials: w.creds, Log: log, Refusals: w.refusals, Keys: n,
+		PerMinute: h.rate})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -91,14 +94,17 @@ func (h *household) start() {
 	keepers := make([]balena.Keeper, n)
 	var census *balena.Census
 	crowd := agent.Crowd{Files: h.workers, Turns: h.account.Turns(), Together: true, Epoch: time.Now(), Spread: balena.Worthwhile(n)}
-	if balena.Worthwhile(n) {
+	if balena.Worthwhile(n) && !h.ownNames {
 		census = balena.NewCensus(h.account, w.times.Check, keepers)
 		crowd.List = census.Ask
 	}
 	for i := range n {
-		budget := agent.NewBudget(w.times, false)
+		budget, prefix := agent.NewBudget(w.times, false), "test"
+		if h.ownNames {
+			prefix = fmt.Sprint("test", i)
+		}
 		a := agent.New(agent.Config{
-			Issuer:          balena.NewIssuer(h.account, balena.IssuerConfig{Prefix: "test", Kind: key.User, Gate: budget}),
+			Issuer:          balena.NewIssuer(h.account, balena.IssuerConfig{Prefix: prefix, Kind: key.User, Gate: budget}),
 			Publisher:       h.files[i],
 			Store:           h.stores[i],
 			Budget:          budget,

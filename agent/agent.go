@@ -107,6 +107,7 @@ type Agent struct {
 
 	ticket   *turn.Ticket // the turn that was asked for; nil: none
 	doubting bool         // a list gives reason to ask for the key itself
+	missing  bool         // namely that the key is not in it
 
 	renewAsked   atomic.Bool
 	tryAsked     atomic.Bool
@@ -114,6 +115,7 @@ type Agent struct {
 	lookAsked    atomic.Bool  // see LookAgain
 	restsUntil   atomic.Int64 // until when the loop sleeps, on the monotonic clock
 	inDoubt      atomic.Bool  // see Doubt
+	isMissing    atomic.Bool  // likewise
 	wantsSight   atomic.Bool
 	sightedAt    atomic.Int64 // when a list showed the key last, on the monotonic clock; 0: never
 	sighting     atomic.Pointer[sighting]

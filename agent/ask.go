@@ -20,7 +20,7 @@ func (k kind) local() bool {
 // or usually needs none.
 func (a *Agent) need(t task, now instant) (turn.Urgency, int) {
 	batched := 0
-	if !a.cfg.Crowd.Together || t.about != nil && t.about.alone {
+	if !a.cfg.Crowd.Together || t.about != nil && t.about.alone.has(t.kind) {
 		batched = 1
 	}
 	dying := a.current != nil && (a.current.health != accepted || a.left(a.current, now) <= a.cfg.Times.lastCalls()[0])
@@ -37,16 +37,59 @@ func (a *Agent) need(t task, now instant) (turn.Urgency, int) {
 		return rescue(turn.Make), 1
 	case settleMint, verifyKey:
 		return rescue(turn.Finish), 1
-	case findKey:
-		return turn.Keep, batched
-	case extendKey:
-		return rescue(turn.Keep), 2 * batched
+	case findKey, extendKey:
+		cost := batched
+		if t.kind == extendKey {
+			cost *= 2
+		}
+		if a.endangered(now) {
+			return turn.Save, cost
+		}
+		return rescue(turn.Keep), cost
 	case revokeOld:
 		return turn.Keep, 2 * batched
 	case tendSession:
 		return turn.Keep, 0
 	}
+	if a.missing {
+		return rescue(turn.Finish), 1
+	}
 	return rescue(turn.Check), 1
+}
+
+// endangered reports whether the app's key lives, and will not for long: to extend it comes before all else, also before a
+// successor that waits for its turn.
+func (a *Agent) endangered(now instant) bool {
+	if a.current == nil || a.current.health.dead() {
+		return false
+	}
+	left := a.left(a.current, now)
+	return left > 0 && left <= max(a.cfg.Times.TTL/6, a.cfg.Times.lastCalls()[0])
+}
+
+// alone is a set of steps that can be part of a batch, and could not be.
+type alone uint8
+
+func (s alone) has(k kind) bool { return s&aloneIn(k) != 0 }
+
+// after returns the set once a step has ended: with turn.ErrAlone, or with success.
+func (s alone) after(k kind, failed bool) alone {
+	if failed {
+		return s | aloneIn(k)
+	}
+	return s &^ aloneIn(k)
+}
+
+func aloneIn(k kind) alone {
+	switch k {
+	case findKey:
+		return 1
+	case extendKey:
+		return 2
+	case revokeOld:
+		return 4
+	}
+	return 0
 }
 
 // mayRun reports whether it is this agent's turn for t. If not, it has asked for it.

@@ -18,7 +18,7 @@ func (a *Agent) check(ctx context.Context) error {
 	err := a.ask(ctx, h)
 	switch {
 	case err == nil:
-		a.doubting = false
+		a.doubting, a.missing = false, false
 		a.relyOn(h)
 		return nil
 	case key.Is(err, key.Gone):

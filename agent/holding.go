@@ -19,7 +19,7 @@ type holding struct {
 	adopted  bool          // it comes from an earlier process
 	waits    bool          // it is revoked only once a new key is published
 	late     bool          // it should have been replaced, and was extended instead
-	alone    bool          // it could not be part of a batch, and needs requests of its own
+	alone    alone         // the steps that could not be part of a batch, and need requests of their own
 
 	health       health  // changed by become alone
 	doubtedSince instant // since the server accepted it last; zero: it does, or was not asked

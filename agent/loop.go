@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"math"
 	"time"
 
 	"github.com/balena-injector/injector/turn"
@@ -53,7 +54,7 @@ func (a *Agent) turnOnce(ctx context.Context, once bool) (wait time.Duration, do
 	}
 	err = a.try(ctx, t, now)
 	if t.about != nil && (err == nil || errors.Is(err, turn.ErrAlone)) {
-		if t.about.alone = err != nil; t.about.alone {
+		if t.about.alone = t.about.alone.after(t.kind, err != nil); err != nil {
 			return 0, false, nil // it is due again, with a turn of its own: neither a failure nor a success
 		}
 	}
@@ -106,6 +107,8 @@ func (a *Agent) work(ctx context.Context, t task) (err error) {
 	case t.kind.local():
 		workers = a.cfg.Crowd.Files
 	case t.about != nil && a.ticket != nil && !a.ticket.Alone():
+		a.restsUntil.Store(math.MaxInt64) // the turn of others may be long in coming; requests themselves end in time
+		defer a.restsUntil.Store(0)
 		return t.run(ctx)
 	}
 	if e := workers.Do(ctx, func() { err = t.run(ctx) }); e != nil {

@@ -39,8 +39,12 @@ func (a *Agent) Sighted(k key.Key, since time.Time) {
 	}
 }
 
-// Doubt makes the agent ask for its key itself, now: it is not listed, or it is its turn. It never blocks.
-func (a *Agent) Doubt() {
+// Doubt makes the agent ask for its key itself: it is missing from a list, so that its app may be refused, or it is its turn.
+// It never blocks.
+func (a *Agent) Doubt(missing bool) {
+	if missing {
+		a.isMissing.Store(true)
+	}
 	a.inDoubt.Store(true)
 	a.nudge()
 }
@@ -55,6 +59,7 @@ func (a *Agent) noteSighting(now instant) {
 	}
 	if a.inDoubt.Swap(false) {
 		a.doubting, a.nextCheck = true, now
+		a.missing = a.isMissing.Swap(false) || a.missing
 	}
 	h := a.current
 	if seen := a.sighting.Swap(nil); seen != nil && h != nil && h.rec.Name == seen.key.Name {

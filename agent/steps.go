@@ -111,13 +111,14 @@ func (a *Agent) tasks(now instant) []task {
 		add(identifyAccount, 0, a.identify)
 		return list
 	}
-	if a.current != nil && a.lastCalling(now) {
+	first := a.current != nil && (a.lastCalling(now) || a.endangered(now))
+	if first {
 		list = append(list, a.currentTasks(now)...) // an extension is one request; a successor is several
 	}
 	if a.successor != nil {
 		list = append(list, a.successorTask())
 	}
-	if a.current != nil && !a.lastCalling(now) {
+	if a.current != nil && !first {
 		list = append(list, a.currentTasks(now)...)
 	}
 	for _, h := range a.retiring {
@@ -251,7 +252,7 @@ func (a *Agent) shouldExtend(c *holding, in time.Duration) bool {
 	case in > 0 || !a.timesOf(c).tooOld(a.age(c)):
 		return true
 	}
-	return a.successorBlocked()
+	return a.successorBlocked() || a.endangered(a.clock.now()) // a successor that waits for its turn may come too late
 }
 
 // successorBlocked reports whether a successor cannot be made now: a step towards it has failed, or two keys are live

@@ -7,10 +7,13 @@ import (
 	"github.com/balena-injector/injector/key"
 )
 
+// hasForm reports whether answers to such a request have a form to tell them by. Where they have none a read follows.
+func (r *request) hasForm() bool { return r.kind != "extend" && r.kind != "revoke" }
+
 // answeredBy reports whether an answer has the form that this API gives to such a request, so that its date is the
 // server's. Anybody on the way can answer 200, or 401, with a date of its own.
 func (r *request) answeredBy(a *answer) bool {
-	if a.status != http.StatusOK {
+	if a.status != http.StatusOK || !r.hasForm() {
 		return false
 	}
 	switch r.kind {
@@ -30,8 +33,6 @@ func (r *request) answeredBy(a *answer) bool {
 			ActorType string `json:"actorType"`
 		}
 		return json.Unmarshal(a.body, &who) == nil && who.ActorType != ""
-	case "extend", "revoke":
-		return false // their answers have no form to tell them by; each is followed by a read
 	}
 	var rows struct {
 		D *json.RawMessage `json:"d"`

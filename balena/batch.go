@@ -12,7 +12,7 @@ import (
 const (
 	// gather is how long a batch waits for others that want the same.
 	gather = 100 * time.Millisecond
-	// batchTime is how long one may take, its wait for the account's turn included.
+	// batchTime is how long one may take once it is its turn.
 	batchTime = time.Minute
 	// atOnce is how many batches of an account are under way at once.
 	atOnce = 4
@@ -55,6 +55,14 @@ func (w work) most() int {
 		return mostNames
 	}
 	return mostIDs
+}
+
+// requests is how many a batch of that work sends: a look, and for changes the write and another look.
+func (w work) requests() int {
+	if w == finding {
+		return 1
+	}
+	return 3
 }
 
 // batch is what several keys want.
@@ -107,11 +115,11 @@ func (i *Issuer) together(ctx context.Context, w work, k key.Key, expiry time.Ti
 		}
 	}
 	switch {
-	case o.lone, o.apart && ticket == nil:
-		return k, false, nil
+	case o.lone && ticket.Probe(), (o.lone || o.apart) && ticket == nil:
+		return k, false, nil // it is one request for all; or nobody counts
 	case o.apart && o.sent:
 		return k, true, &Error{Class: key.Ambiguous, Op: ops[w], Err: turn.ErrAlone}
-	case o.apart:
+	case o.apart, o.lone:
 		return k, true, &Error{Class: key.Busy, Op: ops[w], Err: turn.ErrAlone}
 	}
 	return o.key, true, o.err
@@ -175,25 +183,24 @@ func (b *batches) close(g *batch) {
 	}
 }
 
-// start does the work of g when a place is free for it.
+// start does the work of g when it is its turn, and a place is free for it.
 func (b *batches) start(g *batch) {
 	b.mu.Lock()
 	b.close(g)
 	b.mu.Unlock()
-	b.running <- struct{}{}
-	defer func() { <-b.running }()
-	g.leave(func(m *member) bool { return m.ctx.Err() != nil })
-	switch len(g.members) {
-	case 0:
+	gone := func(m *member) bool { return m.ctx.Err() != nil }
+	g.leave(gone)
+	switch {
+	case len(g.members) == 0:
 		return
-	case 1:
-		g.members[0].tell(outcome{lone: true})
+	case len(g.members) == 1 && (g.work != finding || turn.Of(g.members[0].ctx).Probe()):
+		g.members[0].tell(outcome{lone: true}) // it takes fewer requests by itself
 		return
 	}
 	ctx, cancel := g.context()
 	defer cancel()
 	if !g.ending() {
-		ticket, err := b.account.turns.Wait(ctx, g.urgency(), 3)
+		ticket, err := b.account.turns.Wait(ctx, g.urgency(), g.work.requests())
 		if err != nil {
 			g.tellAll(outcome{err: b.noTurn(g, err)})
 			return
@@ -201,6 +208,11 @@ func (b *batches) start(g *batch) {
 		defer ticket.Done()
 		ctx = turn.With(ctx, ticket)
 	}
+	b.running <- struct{}{} // after the turn: what waits for its turn keeps nobody out who is more urgent
+	defer func() { <-b.running }()
+	g.leave(gone)
+	ctx, stop := context.WithTimeout(ctx, batchTime)
+	defer stop()
 	switch g.work {
 	case finding:
 		b.find(ctx, g)
@@ -217,73 +229,4 @@ func (b *batches) noTurn(g *batch, err error) error {
 		return &Error{Class: key.Outage, Op: ops[g.work], Err: outage}
 	}
 	return &Error{Class: key.Busy, Op: ops[g.work], Reason: "the account's requests are used up", Err: err}
-}
-
-// leave removes the members that gone says are.
-func (g *batch) leave(gone func(*member) bool) {
-	kept := g.members[:0]
-	for _, m := range g.members {
-		if !gone(m) {
-			kept = append(kept, m)
-		}
-	}
-	g.members = kept
-}
-
-// urgency is that of the most urgent of g's keys.
-func (g *batch) urgency() turn.Urgency {
-	u := turn.Keep
-	for _, m := range g.members {
-		u = max(u, turn.Of(m.ctx).Urgency())
-	}
-	return u
-}
-
-// ending reports whether g is of a process that ends: it waits for nobody.
-func (g *batch) ending() bool {
-	for _, m := range g.members {
-		if e, ok := m.issuer.gate.Gate.(interface{ Ending() bool }); ok && e.Ending() {
-			return true
-		}
-	}
-	return false
-}
-
-// context returns the context of g's requests. It ends when nobody waits for them any more.
-func (g *batch) context() (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithTimeout(context.Background(), batchTime)
-	waiting, mu, each := len(g.members), sync.Mutex{}, time.Duration(0)
-	var undo []func() bool
-	for _, m := range g.members {
-		each = max(each, key.TryTimeout(m.ctx))
-		undo = append(undo, context.AfterFunc(m.ctx, func() {
-			mu.Lock()
-			defer mu.Unlock()
-			if waiting--; waiting == 0 {
-				cancel()
-			}
-		}))
-	}
-	return key.WithTryTimeout(ctx, each), func() {
-		for _, u := range undo {
-			u()
-		}
-		cancel()
-	}
-}
-
-// issuer is who sends g's requests: one for all keys.
-func (b *batches) issuer(g *batch) *Issuer {
-	return &Issuer{account: b.account, client: b.account.client, kind: key.User, gate: newLane(shared{g.ending()}, b.account)}
-}
-
-// owner is whose keys g is about, for the check that the credential is theirs.
-func (g *batch) owner() key.Key { return key.Key{UserID: g.userID} }
-
-func (g *batch) tellAll(o outcome) {
-	for _, m := range g.members {
-		out := o
-		out.key = m.key
-		m.tell(out)
-	}
 }

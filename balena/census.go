@@ -22,7 +22,7 @@ const (
 	settleMost = 5 * time.Second
 	// samples is how many keys are asked for themselves after each census, each time others.
 	samples = 3
-	// censusPause is the pause after one that failed.
+	// censusPause is the pause after one that failed. It doubles with each that fails, up to the interval.
 	censusPause = 15 * time.Second
 )
 
@@ -34,8 +34,9 @@ type Keeper interface {
 	// Sighted tells that the server lists the key that Holds returned: k, with the id and expiry that were listed at some
 	// time since then. What was learned of it later counts more.
 	Sighted(k key.Key, since time.Time)
-	// Doubt asks for the key to be asked for itself: it is not listed, or it is its turn.
-	Doubt()
+	// Doubt asks for the key to be asked for itself: it is missing from the list, which may be why its app is refused, or it
+	// is its turn.
+	Doubt(missing bool)
 }
 
 // Census lists the keys of an account, page by page, for all who keep one, instead of each asking for its own. A list
@@ -76,6 +77,7 @@ func (c *Census) Ask() {
 func (c *Census) Run(ctx context.Context) {
 	timer := time.NewTimer(c.every * 9 / 10)
 	defer timer.Stop()
+	again := censusPause
 	for {
 		select {
 		case <-ctx.Done():
@@ -87,7 +89,10 @@ func (c *Census) Run(ctx context.Context) {
 		pause := c.every * 9 / 10
 		if err := c.take(ctx); err != nil && ctx.Err() == nil {
 			c.account.log.Debug("the list of keys could not be read", "error", err)
-			pause = min(pause, censusPause)
+			pause = min(pause, again)
+			again = 2 * pause
+		} else {
+			again = censusPause
 		}
 		timer.Reset(pause)
 	}
@@ -227,7 +232,7 @@ func (c *Census) compare(ctx context.Context, r *roll) {
 		case e.seen && (e.key.ID == 0 || e.key.ID == e.row.ID) && (e.key.Seen || e.row.madeBy(e.key.Minted, madeSlack)):
 			e.keeper.Sighted(merge(now, e.row), r.began)
 		case e.seen: // a row of its name that does not prove to be its own
-			e.keeper.Doubt()
+			e.keeper.Doubt(true)
 		default:
 			missing = append(missing, e)
 		}
@@ -236,7 +241,7 @@ func (c *Census) compare(ctx context.Context, r *roll) {
 		return
 	}
 	for _, e := range missing {
-		e.keeper.Doubt()
+		e.keeper.Doubt(true)
 	}
 }
 
@@ -266,6 +271,6 @@ func (c *Census) listIsWrong(ctx context.Context, missing []*entry) bool {
 func (c *Census) sample() {
 	for range min(samples, len(c.keepers)) {
 		c.next = (c.next + 1) % len(c.keepers)
-		c.keepers[c.next].Doubt()
+		c.keepers[c.next].Doubt(false)
 	}
 }

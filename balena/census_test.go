@@ -39,7 +39,7 @@ func (c *counted) Sighted(k key.Key, since time.Time) {
 	c.sighted = append(c.sighted, k)
 }
 
-func (c *counted) Doubt() {
+func (c *counted) Doubt(bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.doubts++

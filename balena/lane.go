@@ -31,8 +31,9 @@ func (p pass) sent(ctx context.Context) {
 	}
 }
 
-// report tells the account's turns what came of a request, if that says whether the server is well: it answered
-// properly, or not at all. A 401 may be an outage, and what was cut off by ourselves says nothing.
+// report tells the account's turns what came of a request, if that says whether the server is well: it answered in
+// the form of this API, or not at all, or somebody else did in its place. A 401 may be an outage, and what was cut off by
+// ourselves says nothing.
 func (r *request) report(ctx context.Context, a *answer, err error) {
 	l, ok := r.gate.(lane)
 	if !ok {
@@ -40,8 +41,10 @@ func (r *request) report(ctx context.Context, a *answer, err error) {
 	}
 	switch class, _ := key.ClassOf(err); {
 	case ctx.Err() != nil:
-	case err == nil && (a.status == http.StatusOK || a.status == http.StatusConflict):
+	case err == nil && (a.authentic || a.status == http.StatusConflict):
 		l.turns.Succeeded()
+	case err == nil && a.status == http.StatusOK && r.hasForm():
+		l.turns.Failed(r.notThisAPI(key.Outage, a, "not an answer that this API gives"))
 	case class == key.Outage || class == key.Ambiguous:
 		l.turns.Failed(err)
 	}

@@ -37,6 +37,8 @@ type answer struct {
 	status  int
 	body    []byte
 	arrived time.Time
+	// authentic reports that it has the form that this API gives to an answer of its kind
+	authentic bool
 }
 
 // failure builds the Error of a request that was answered otherwise than hoped.
@@ -106,7 +108,8 @@ func (c *Client) send(ctx context.Context, r *request) (*answer, error) {
 		a.body = nil
 		return a, c.unhealthy(r.failure(r.unsettled(key.Outage), a, "the answer is longer than any that this API gives"))
 	}
-	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil && r.answeredBy(a) {
+	a.authentic = r.answeredBy(a)
+	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil && a.authentic {
 		c.clock.note(date, a.arrived) // that of a gateway or a portal, which answers in the server's place, says nothing
 	}
 	if wait, ok := retryAfter(resp); ok {

@@ -26,13 +26,21 @@ func WatchDirs(ctx context.Context, log *slog.Logger, dirs []string, many bool, 
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		log.Warn("outputs cannot be watched; they are looked at every half a minute", "error", err)
-		w = &fsnotify.Watcher{}
+		w = nil
 	}
 	d := &watchedDirs{watcher: w, log: log, dirs: dirs, are: map[string]os.FileInfo{}, failed: map[string]bool{}}
-	if err == nil {
-		defer func() { _ = w.Close() }()
-		d.renew()
+	d.watch(ctx, many, touched, all)
+}
+
+// watch is WatchDirs once there is a watcher, or none can be had.
+func (d *watchedDirs) watch(ctx context.Context, many bool, touched func(path string), all func()) {
+	var events chan fsnotify.Event // of a nil channel nothing ever comes
+	var lost chan error
+	if d.watcher != nil {
+		defer func() { _ = d.watcher.Close() }()
+		events, lost = d.watcher.Events, d.watcher.Errors
 	}
+	d.renew()
 	look := time.NewTicker(dirLook)
 	defer look.Stop()
 	seen := time.Now()
@@ -40,16 +48,16 @@ func WatchDirs(ctx context.Context, log *slog.Logger, dirs []string, many bool, 
 		select {
 		case <-ctx.Done():
 			return
-		case e, ok := <-w.Events:
+		case e, ok := <-events:
 			if ok {
 				d.drain(e, touched)
 			}
 			pauseFor(ctx, perEvent)
-		case err := <-w.Errors: // an overflow is one
-			log.Debug("something may have changed unseen", "error", err)
+		case err := <-lost: // an overflow is one
+			d.log.Debug("something may have changed unseen", "error", err)
 			all()
 		case <-look.C:
-			if d.renew() || err != nil || !many || time.Since(seen) >= fileLook {
+			if d.renew() || d.watcher == nil || !many || time.Since(seen) >= fileLook {
 				seen = time.Now()
 				all()
 			}
@@ -59,7 +67,7 @@ func WatchDirs(ctx context.Context, log *slog.Logger, dirs []string, many bool, 
 
 // watchedDirs are the directories of outputs, as they were when they were looked at last.
 type watchedDirs struct {
-	watcher *fsnotify.Watcher
+	watcher *fsnotify.Watcher // nil: there is none, and they are only looked at
 	log     *slog.Logger
 	dirs    []string
 	are     map[string]os.FileInfo // absent: it is not there
@@ -68,6 +76,12 @@ type watchedDirs struct {
 
 // renew watches the directories that are there now, and reports whether anything in them may have changed unseen.
 func (d *watchedDirs) renew() (unseen bool) {
+	watched := map[string]bool{} // Linux gives the number of a directory that was removed to the next one, which is not watched
+	if d.watcher != nil {
+		for _, dir := range d.watcher.WatchList() {
+			watched[dir] = true
+		}
+	}
 	for _, dir := range d.dirs {
 		info, err := os.Stat(dir)
 		was := d.are[dir]
@@ -77,10 +91,13 @@ func (d *watchedDirs) renew() (unseen bool) {
 			continue
 		}
 		d.are[dir] = info
-		if was != nil && os.SameFile(was, info) && !d.failed[dir] {
+		if was != nil && os.SameFile(was, info) && (watched[dir] || d.watcher == nil) {
 			continue
 		}
 		unseen = true
+		if d.watcher == nil {
+			continue
+		}
 		if err := d.watcher.Add(dir); err != nil {
 			if !d.failed[dir] {
 				d.log.Warn("a directory of outputs cannot be watched; they are looked at every half a minute", "directory", dir,

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -139,4 +140,55 @@ func newTestWatcher(t *testing.T) *fsnotify.Watcher {
 	}
 	t.Cleanup(func() { _ = w.Close() })
 	return w
+}
+
+// TestOutputsThatCannotBeWatched are looked at: a user has only so many watches, which all containers of a node may share.
+func TestOutputsThatCannotBeWatched(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		d := &watchedDirs{log: slog.New(slog.DiscardHandler), dirs: []string{dir}, are: map[string]os.FileInfo{}, failed: map[string]bool{}}
+		looks := 0
+		go d.watch(ctx, true, func(string) {}, func() { looks++ })
+		time.Sleep(10*dirLook + time.Second)
+		cancel()
+		synctest.Wait()
+		if looks != 10 {
+			t.Errorf("%d looks in five minutes", looks)
+		}
+	})
+}
+
+// TestADirectoryThatIsMadeAgain is watched again, also if it has the number of the one before, as ext4 does it.
+func TestADirectoryThatIsMadeAgain(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "secrets")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = watcher.Close() }()
+	d := &watchedDirs{watcher: watcher, log: slog.New(slog.DiscardHandler), dirs: []string{dir}, are: map[string]os.FileInfo{},
+		failed: map[string]bool{}}
+	d.renew()
+	go func() {
+		for range watcher.Events {
+			continue // they are taken, so that the watcher goes on
+		}
+	}()
+	if d.renew() {
+		t.Error("nothing has changed, and something may have")
+	}
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is not watched any more", func() bool { return len(watcher.WatchList()) == 0 })
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if !d.renew() || len(watcher.WatchList()) != 1 {
+		t.Errorf("watched: %v", watcher.WatchList())
+	}
 }

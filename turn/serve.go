@@ -16,12 +16,12 @@ func (q *Queue) serve() {
 		q.probe()
 		return
 	}
-	for u := Rescue; u >= Check; u-- {
+	for u := Save; u >= Check; u-- {
 		for e := q.free[u].Front(); e != nil; e = q.free[u].Front() {
 			q.grant(e.Value.(*Ticket))
 		}
 	}
-	for u := Rescue; u >= Check; u-- {
+	for u := Save; u >= Check; u-- {
 		for e := q.waiting[u].Front(); e != nil; e = q.waiting[u].Front() {
 			t := e.Value.(*Ticket)
 			if q.underway >= atOnce {
@@ -32,31 +32,6 @@ func (q *Queue) serve() {
 				return
 			}
 			q.grant(t)
-		}
-	}
-}
-
-// probe grants one turn if a probe is due: of the next urgency that somebody asks for, so that a server that answers some
-// requests and not others is found to be well as far as it is. The caller holds mu.
-func (q *Queue) probe() {
-	if wait := q.probed + ProbePause - q.now(); wait > 0 {
-		q.wakeIn(wait)
-		return
-	}
-	for range urgencies {
-		u := q.next
-		if q.next--; q.next < Check {
-			q.next = Rescue
-		}
-		e := q.free[u].Front()
-		if e == nil {
-			e = q.waiting[u].Front()
-		}
-		if e != nil {
-			q.probed = q.now()
-			q.grant(e.Value.(*Ticket))
-			q.wakeIn(ProbePause)
-			return
 		}
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"container/list"
 	"context"
 	"errors"
-	"math"
 	"sync"
 	"time"
 )
@@ -26,9 +25,11 @@ const (
 	Make                  // to mint: a first key, or the successor of one that is well
 	Finish                // to complete what was begun: a minted key is verified before another one is minted
 	Keep                  // to extend, to revoke, to learn an id
-	Rescue                // an app's key is dead, or about to be
+	Rescue                // an app's key is dead: its app is refused, and another key takes five requests or more
+	Many                  // to extend, or to learn the ids of, many keys that live: each takes a small part of a request
+	Save                  // to extend a key that is about to expire: a request or two keep its app from being refused
 
-	urgencies = int(Rescue) + 1
+	urgencies = int(Save) + 1
 )
 
 const (
@@ -92,7 +93,7 @@ func New(cfg Config) *Queue {
 		cfg.PerMinute = DefaultRate
 	}
 	size := max(float64(cfg.PerMinute)/2-debts, float64(cfg.PerMinute)/4, 3)
-	return &Queue{cfg: cfg, start: time.Now(), every: time.Minute / time.Duration(cfg.PerMinute), size: size, tokens: size, next: Rescue}
+	return &Queue{cfg: cfg, start: time.Now(), every: time.Minute / time.Duration(cfg.PerMinute), size: size, tokens: size, next: Save}
 }
 
 // Open lifts the rate, for benchmarks.
@@ -111,6 +112,7 @@ type Ticket struct {
 	left    int // requests that are paid for
 	wake    func()
 	granted bool
+	probe   bool          // in an outage, for all
 	counted bool          // it is among those that are under way
 	place   *list.Element // in the queue; nil: not in it
 }
@@ -162,6 +164,16 @@ func (t *Ticket) Urgency() Urgency {
 
 // Alone reports whether the turn pays for requests of its own, which are not to be part of a batch.
 func (t *Ticket) Alone() bool { return t != nil && t.cost > 0 }
+
+// Probe reports whether the turn was granted to find out if an outage is over.
+func (t *Ticket) Probe() bool {
+	if t == nil {
+		return false
+	}
+	t.q.mu.Lock()
+	defer t.q.mu.Unlock()
+	return t.probe
+}
 
 // Done gives the turn back: what was not used of it is another's.
 func (t *Ticket) Done() {
@@ -230,69 +242,6 @@ func (q *Queue) Sent(ctx context.Context) {
 	}
 	q.fill()
 	q.tokens--
-}
-
-// Succeeded notes that the server has answered a request properly.
-func (q *Queue) Succeeded() {
-	if q == nil {
-		return
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.failures = 0
-	if q.failure == nil {
-		return
-	}
-	q.failure, q.ended = nil, q.now()
-	if q.cfg.Outage != nil {
-		q.cfg.Outage(nil, q.now()-q.began)
-	}
-	q.serve()
-}
-
-// Failed notes that a request has failed because the server is unhealthy or cannot be reached.
-func (q *Queue) Failed(err error) {
-	if q == nil || !q.cfg.Shared {
-		return
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.failures++; q.failures < failing {
-		return
-	}
-	if q.failure == nil {
-		q.began, q.probed, q.next = q.now(), q.now(), Rescue
-		if q.cfg.Outage != nil {
-			q.cfg.Outage(err, 0)
-		}
-	}
-	q.failure = err
-}
-
-// Outage returns why requests fail at the moment, and nil while they do not.
-func (q *Queue) Outage() error {
-	if q == nil {
-		return nil
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.failure
-}
-
-// Calm returns how long no outage has been known: 0 in one, and a long time if there was none.
-func (q *Queue) Calm() time.Duration {
-	if q == nil {
-		return math.MaxInt64
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	switch {
-	case q.failure != nil:
-		return 0
-	case q.ended == 0:
-		return math.MaxInt64
-	}
-	return q.now() - q.ended
 }
 
 func (q *Queue) now() time.Duration { return time.Since(q.start) }

@@ -3,6 +3,7 @@ package turn
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -109,6 +110,26 @@ func TestWhatIsNotUsedIsGivenBack(t *testing.T) {
 		next.Done()
 		for _, ticket := range append(used, late) {
 			ticket.Done()
+		}
+	})
+}
+
+// TestWhoGoesFirst has turns of all kinds ask in the wrong order.
+func TestWhoGoesFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := New(Config{PerMinute: 60})
+		for range int(q.size) {
+			q.Sent(context.Background())
+		}
+		var order []Urgency
+		for u := Check; u <= Save; u++ {
+			q.Ask(u, 1, func() { order = append(order, u) }) // one at a time, under the queue's lock
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		want := []Urgency{Save, Many, Rescue, Keep, Finish, Make, Check}
+		if !slices.Equal(order, want) {
+			t.Errorf("%v, want %v", order, want)
 		}
 	})
 }

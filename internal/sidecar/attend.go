@@ -6,8 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/balena-injector/injector/render"
 )
 
@@ -22,8 +20,8 @@ const (
 )
 
 // attend looks, once for all keys, after what each agent would have to look at again and again: the files, their
-// directories, and the clocks.
-func (a *App) attend(ctx context.Context, group *errgroup.Group) {
+// directories, and the clocks, until ctx is done. Nobody waits for its end: a file system may hang for ever.
+func (a *App) attend(ctx context.Context) {
 	byPath, dirs := map[string]*keeper{}, []string(nil)
 	for _, k := range a.keepers {
 		for _, path := range k.settings.Paths() {
@@ -43,18 +41,12 @@ func (a *App) attend(ctx context.Context, group *errgroup.Group) {
 				k.lookIfDamaged()
 			}
 		}
-		group.Go(func() error {
-			render.WatchDirs(ctx, a.log, dirs, len(a.keepers) > fewOutputs, touched, all)
-			return nil
-		})
+		go render.WatchDirs(ctx, a.log, dirs, len(a.keepers) > fewOutputs, touched, all)
 	}
-	group.Go(func() error {
-		attendGround(ctx, a.surveyor(), func() {
-			for _, k := range a.keepers {
-				k.agent().LookAgain()
-			}
-		})
-		return nil
+	go attendGround(ctx, a.surveyor(), func() {
+		for _, k := range a.keepers {
+			k.agent().LookAgain()
+		}
 	})
 }
 

@@ -65,4 +65,4 @@ func (c current) Holds() (key.Key, bool) { return c.agent.Load().Holds() }
 
 func (c current) Sighted(seen key.Key, since time.Time) { c.agent.Load().Sighted(seen, since) }
 
-func (c current) Doubt() { c.agent.Load().Doubt() }
+func (c current) Doubt(missing bool) { c.agent.Load().Doubt(missing) }

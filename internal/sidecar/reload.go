@@ -15,7 +15,7 @@ func (a *App) watch(ctx context.Context, group *errgroup.Group) {
 	if files := a.settings.Files; len(files) > 0 {
 		group.Go(func() error { return render.Watch(ctx, a.log, files, func() { a.credentialsChanged(ctx) }) })
 	}
-	a.attend(ctx, group)
+	a.attend(ctx)
 	for _, c := range a.censuses {
 		group.Go(func() error { c.Run(ctx); return nil })
 	}
