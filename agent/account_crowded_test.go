@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/balena-injector/injector/agent"
 	"github.com/balena-injector/injector/balena/balenatest"
+	"github.com/balena-injector/injector/turn"
 )
 
 // These tests have more to do than the account's rate allows, or a server that misleads. Each was seen to fail.
@@ -224,4 +226,60 @@ func TestListsThatFail(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestABatchThatWaitsHoldsNobodyUp has replaced keys that are to be revoked together, while others, which are more urgent, take
+// all turns: the agents look after their outputs meanwhile.
+func TestABatchThatWaitsHoldsNobodyUp(t *testing.T) {
+	inWorld(t, balenatest.Options{}, func(w *world) {
+		w.times = agent.Times{TTL: time.Hour, MaxTTL: 2 * time.Hour, Overlap: 2 * time.Minute, Check: 5 * time.Minute}
+		h := w.household(9)
+		h.start()
+		h.until(10*time.Minute, "a token", h.good)
+		first := map[string]bool{}
+		for _, f := range h.files {
+			first[f.read()] = true
+		}
+		for replaced := 0; replaced < 2; { // in the same minute, so that the old ones go together
+			w.sleep(time.Minute)
+			before := len(first)
+			for _, f := range h.files {
+				first[f.read()] = true
+			}
+			replaced = len(first) - before
+		}
+		q := h.account.Turns()
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		for range 100 {
+			go func() {
+				for ctx.Err() == nil {
+					if t, err := q.Wait(ctx, turn.Rescue, 5); err == nil {
+						for range 5 {
+							q.Sent(turn.With(ctx, t))
+						}
+						time.Sleep(time.Second)
+						t.Done()
+					}
+				}
+			}()
+		}
+		w.sleep(10 * time.Minute)
+		for _, f := range h.files {
+			if err := f.write("damaged"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.sleep(2 * time.Minute)
+		for i, f := range h.files {
+			if f.read() == "damaged" {
+				t.Errorf("agent %d has not written its output again after two minutes", i)
+			}
+		}
+		cancel()
+		w.sleep(2 * time.Second)
+		h.mustEnd(nil)
+		w.wantLive(0)
+		w.server.Forget()
+	})
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"time"
 
 	"github.com/balena-injector/injector/key"
 	"github.com/balena-injector/injector/turn"
@@ -30,13 +31,17 @@ func (a *Agent) need(t task, now instant) (turn.Urgency, int) {
 		}
 		return u
 	}
+	replace := rescue
+	if a.waning(now) && a.current.limits.cannotExtend {
+		replace = func(turn.Urgency) turn.Urgency { return turn.Save }
+	}
 	switch t.kind {
 	case identifyAccount:
 		return rescue(turn.Make), 0
 	case draftKey: // sends nothing as a rule, but what is drafted is minted at once
-		return rescue(turn.Make), 1
+		return replace(turn.Make), 1
 	case settleMint, verifyKey:
-		return rescue(turn.Finish), 1
+		return replace(turn.Finish), 1
 	case findKey, extendKey:
 		cost := batched
 		if t.kind == extendKey {
@@ -57,14 +62,27 @@ func (a *Agent) need(t task, now instant) (turn.Urgency, int) {
 	return rescue(turn.Check), 1
 }
 
-// endangered reports whether the app's key lives, and will not for long: to extend it comes before all else, also before a
-// successor that waits for its turn.
+// endangered reports whether the app's key lives, will not for long, and can be extended: to do that comes before all else,
+// also before a successor that waits for its turn.
 func (a *Agent) endangered(now instant) bool {
+	return a.current != nil && a.waning(now) && !a.current.limits.cannotExtend
+}
+
+// waning reports whether the app's key lives, and will not for long.
+func (a *Agent) waning(now instant) bool {
 	if a.current == nil || a.current.health.dead() {
 		return false
 	}
 	left := a.left(a.current, now)
-	return left > 0 && left <= max(a.cfg.Times.TTL/6, a.cfg.Times.lastCalls()[0])
+	return left > 0 && left <= a.cfg.Times.dangerous()
+}
+
+// endangeredIn returns how long it is until the app's key is in danger, and 0 if it is already, or there is none.
+func (a *Agent) endangeredIn(now instant) time.Duration {
+	if a.current == nil || a.current.health.dead() {
+		return 0
+	}
+	return max(0, a.left(a.current, now)-a.cfg.Times.dangerous())
 }
 
 // alone is a set of steps that can be part of a batch, and could not be.

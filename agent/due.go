@@ -1,6 +1,10 @@
 package agent
 
-import "time"
+import (
+	"time"
+
+	"github.com/balena-injector/injector/settle"
+)
 
 // mintIn returns how long it is until a new key must be made, and whether one will be.
 func (a *Agent) mintIn(now instant) (time.Duration, bool) {
@@ -64,4 +68,42 @@ func (a *Agent) retireIn(h *holding, now instant) time.Duration {
 		return max(0, a.left(h, now)+2*slack)
 	}
 	return until(now, h.retireAt)
+}
+
+// extendIn returns how long it is until c must be extended or replaced.
+func (a *Agent) extendIn(c *holding, now instant) time.Duration {
+	if a.left(c, now) > a.cfg.Times.TTL+2*slack && !c.limits.cannotExtend {
+		return 0 // its TTL is longer than the one configured now, or it never expires: bring the expiry in first
+	}
+	in := until(now, a.extendAt(c))
+	if a.renewNow {
+		in = min(in, 0)
+	}
+	if !c.vanishedAt.isZero() {
+		in = max(in, until(now, c.vanishedAt.add(settle.Pause)))
+	}
+	return in
+}
+
+// shouldExtend reports whether c is to be extended rather than replaced. One that is too old is
+// extended all the same while no successor can be made.
+func (a *Agent) shouldExtend(c *holding, in time.Duration) bool {
+	switch {
+	case c.limits.cannotExtend:
+		return c.rec.ID != 0 && in <= 0 && a.successorBlocked()
+	case in > 0 || !a.timesOf(c).tooOld(a.age(c)):
+		return true
+	}
+	return a.successorBlocked() || a.endangered(a.clock.now()) // a successor that waits for its turn may come too late
+}
+
+// successorBlocked reports whether a successor cannot be made now: a step towards it has failed, or two keys are live
+// already.
+func (a *Agent) successorBlocked() bool {
+	for _, k := range []kind{draftKey, settleMint, verifyKey, publishKey} {
+		if s := a.steps[step{kind: k}]; s != nil && s.failures > 0 {
+			return true
+		}
+	}
+	return a.successor == nil && a.liveKeys(a.clock.now()) >= 2
 }

@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"math"
 	"time"
 
 	"github.com/balena-injector/injector/turn"
@@ -107,8 +106,6 @@ func (a *Agent) work(ctx context.Context, t task) (err error) {
 	case t.kind.local():
 		workers = a.cfg.Crowd.Files
 	case t.about != nil && a.ticket != nil && !a.ticket.Alone():
-		a.restsUntil.Store(math.MaxInt64) // the turn of others may be long in coming; requests themselves end in time
-		defer a.restsUntil.Store(0)
 		return t.run(ctx)
 	}
 	if e := workers.Do(ctx, func() { err = t.run(ctx) }); e != nil {

@@ -3,8 +3,6 @@ package agent
 import (
 	"context"
 	"time"
-
-	"github.com/balena-injector/injector/settle"
 )
 
 // kind of step, in words that follow "trying to".
@@ -83,6 +81,9 @@ func (a *Agent) nextEvent(now instant) time.Duration {
 	if at, ok := a.lastCall(now.mono); ok {
 		wait = min(wait, at-now.mono)
 	}
+	if in := a.endangeredIn(now); in > 0 {
+		wait = min(wait, in)
+	}
 	return max(wait, time.Millisecond)
 }
 
@@ -111,16 +112,12 @@ func (a *Agent) tasks(now instant) []task {
 		add(identifyAccount, 0, a.identify)
 		return list
 	}
-	first := a.current != nil && (a.lastCalling(now) || a.endangered(now))
-	if first {
-		list = append(list, a.currentTasks(now)...) // an extension is one request; a successor is several
-	}
+	saving, others := a.ofCurrent(now)
+	list = append(list, saving...)
 	if a.successor != nil {
 		list = append(list, a.successorTask())
 	}
-	if a.current != nil && !first {
-		list = append(list, a.currentTasks(now)...)
-	}
+	list = append(list, others...)
 	for _, h := range a.retiring {
 		if !h.waits || a.current != nil {
 			end := func(ctx context.Context) error { return a.revoke(ctx, h) }
@@ -137,6 +134,29 @@ func (a *Agent) tasks(now instant) []task {
 		add(tendSession, until(now, a.nextTend), a.tend)
 	}
 	return list
+}
+
+// ofCurrent lists what there is to do for the key that the app reads. saving goes before the steps towards a successor: when
+// the key is about to expire, since an extension is one request where a successor is several.
+func (a *Agent) ofCurrent(now instant) (saving, others []task) {
+	if a.current == nil {
+		return nil, nil
+	}
+	all := a.currentTasks(now)
+	switch {
+	case a.lastCalling(now):
+		return all, nil
+	case !a.endangered(now):
+		return nil, all
+	}
+	for _, t := range all {
+		if t.kind == findKey || t.kind == extendKey {
+			saving = append(saving, t)
+		} else {
+			others = append(others, t)
+		}
+	}
+	return saving, others
 }
 
 // successorTask is the next step of the key that is on its way.
@@ -226,44 +246,6 @@ func (a *Agent) repairIn(now instant) time.Duration {
 		return 0
 	}
 	return until(now, a.repaired.add(a.repairPause))
-}
-
-// extendIn returns how long it is until c must be extended or replaced.
-func (a *Agent) extendIn(c *holding, now instant) time.Duration {
-	if a.left(c, now) > a.cfg.Times.TTL+2*slack && !c.limits.cannotExtend {
-		return 0 // its TTL is longer than the one configured now, or it never expires: bring the expiry in first
-	}
-	in := until(now, a.extendAt(c))
-	if a.renewNow {
-		in = min(in, 0)
-	}
-	if !c.vanishedAt.isZero() {
-		in = max(in, until(now, c.vanishedAt.add(settle.Pause)))
-	}
-	return in
-}
-
-// shouldExtend reports whether c is to be extended rather than replaced. One that is too old is
-// extended all the same while no successor can be made.
-func (a *Agent) shouldExtend(c *holding, in time.Duration) bool {
-	switch {
-	case c.limits.cannotExtend:
-		return c.rec.ID != 0 && in <= 0 && a.successorBlocked()
-	case in > 0 || !a.timesOf(c).tooOld(a.age(c)):
-		return true
-	}
-	return a.successorBlocked() || a.endangered(a.clock.now()) // a successor that waits for its turn may come too late
-}
-
-// successorBlocked reports whether a successor cannot be made now: a step towards it has failed, or two keys are live
-// already.
-func (a *Agent) successorBlocked() bool {
-	for _, k := range []kind{draftKey, settleMint, verifyKey, publishKey} {
-		if s := a.steps[step{kind: k}]; s != nil && s.failures > 0 {
-			return true
-		}
-	}
-	return a.successor == nil && a.liveKeys(a.clock.now()) >= 2
 }
 
 // noteExpiry says once when the app's key ends and nothing took its place.

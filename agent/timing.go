@@ -46,6 +46,9 @@ func (t Times) lastCalls() []time.Duration {
 	return []time.Duration{7 * unit / 2, unit, -unit / 2, -2 * unit, -5 * unit, -10 * unit}
 }
 
+// dangerous is how little life a key has left when to extend it becomes more urgent than all else.
+func (t Times) dangerous() time.Duration { return max(t.TTL/6, t.lastCalls()[0]) }
+
 // lead is how long before its expiry a key is extended: a third of the TTL, and the jitter.
 func (t Times) lead(jitter time.Duration) time.Duration { return t.TTL/3 + jitter }
 

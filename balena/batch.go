@@ -12,9 +12,10 @@ import (
 const (
 	// gather is how long a batch waits for others that want the same.
 	gather = 100 * time.Millisecond
-	// batchTime is how long one may take once it is its turn.
+	// batchTime is how long one may wait for its turn, since those who want it do nothing else meanwhile; and how long it may
+	// take then.
 	batchTime = time.Minute
-	// atOnce is how many batches of an account are under way at once.
+	// atOnce is how many batches of the same urgency are under way at once, or wait for their turn.
 	atOnce = 4
 	// sameExpiry is how far apart the expiries may be that one request moves to the earliest of them.
 	sameExpiry = 500 * time.Millisecond
@@ -29,7 +30,7 @@ const (
 // way, one by one, where the path names the row.
 type batches struct {
 	account *Account
-	running chan struct{} // holds an element for each that is under way
+	running [turn.Save + 1]chan struct{} // each holds an element for each batch of that urgency that is under way
 	mu      sync.Mutex
 	filling []*batch
 	singly  time.Time // until when there are none
@@ -37,7 +38,11 @@ type batches struct {
 }
 
 func newBatches(a *Account) *batches {
-	return &batches{account: a, running: make(chan struct{}, atOnce)}
+	b := &batches{account: a}
+	for u := range b.running {
+		b.running[u] = make(chan struct{}, atOnce)
+	}
+	return b
 }
 
 // work is what a batch does.
@@ -115,8 +120,8 @@ func (i *Issuer) together(ctx context.Context, w work, k key.Key, expiry time.Ti
 		}
 	}
 	switch {
-	case o.lone && ticket.Probe(), (o.lone || o.apart) && ticket == nil:
-		return k, false, nil // it is one request for all; or nobody counts
+	case (o.lone || o.apart) && ticket == nil, (o.lone || o.apart && !o.sent) && ticket.Probe():
+		return k, false, nil // nobody counts; or it asks for all whether an outage is over
 	case o.apart && o.sent:
 		return k, true, &Error{Class: key.Ambiguous, Op: ops[w], Err: turn.ErrAlone}
 	case o.apart, o.lone:
@@ -183,12 +188,11 @@ func (b *batches) close(g *batch) {
 	}
 }
 
-// start does the work of g when it is its turn, and a place is free for it.
+// start does the work of g when it is its turn.
 func (b *batches) start(g *batch) {
 	b.mu.Lock()
 	b.close(g)
 	b.mu.Unlock()
-	gone := func(m *member) bool { return m.ctx.Err() != nil }
 	g.leave(gone)
 	switch {
 	case len(g.members) == 0:
@@ -199,19 +203,16 @@ func (b *batches) start(g *batch) {
 	}
 	ctx, cancel := g.context()
 	defer cancel()
-	if !g.ending() {
-		ticket, err := b.account.turns.Wait(ctx, g.urgency(), g.work.requests())
-		if err != nil {
-			g.tellAll(outcome{err: b.noTurn(g, err)})
-			return
-		}
-		defer ticket.Done()
-		ctx = turn.With(ctx, ticket)
+	ticket, done, err := b.admit(ctx, g)
+	if err != nil {
+		g.tellAll(outcome{err: b.noTurn(g, err)})
+		return
 	}
-	b.running <- struct{}{} // after the turn: what waits for its turn keeps nobody out who is more urgent
-	defer func() { <-b.running }()
-	g.leave(gone)
-	ctx, stop := context.WithTimeout(ctx, batchTime)
+	defer done()
+	if g.leave(gone); len(g.members) == 0 {
+		return
+	}
+	ctx, stop := context.WithTimeout(turn.With(ctx, ticket), batchTime)
 	defer stop()
 	switch g.work {
 	case finding:
@@ -221,6 +222,30 @@ func (b *batches) start(g *batch) {
 	case revoking:
 		b.revoke(ctx, g)
 	}
+}
+
+func gone(m *member) bool { return m.ctx.Err() != nil }
+
+// admit waits for a place among the batches of g's urgency, so that few hold the account's turns and none keeps a more urgent
+// one from it, and then for the turn.
+func (b *batches) admit(ctx context.Context, g *batch) (ticket *turn.Ticket, done func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, batchTime)
+	defer cancel()
+	urgency := g.urgency()
+	select {
+	case b.running[urgency] <- struct{}{}:
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+	leave := func() { <-b.running[urgency] }
+	if g.ending() {
+		return nil, leave, nil
+	}
+	if ticket, err = b.account.turns.Wait(ctx, urgency, g.work.requests()); err != nil {
+		leave()
+		return nil, nil, err
+	}
+	return ticket, func() { ticket.Done(); leave() }, nil
 }
 
 // noTurn explains why a batch was not sent.

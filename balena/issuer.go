@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/balena-injector/injector/key"
+	"github.com/balena-injector/injector/turn"
 )
 
 // Issuer makes, extends and revokes the keys of one kind and target. It is safe for concurrent
@@ -253,7 +254,7 @@ func (i *Issuer) Accepts(ctx context.Context, k key.Key) error {
 
 // secondOpinion returns nil if the server proves to be healthy.
 func (a *Account) secondOpinion(ctx context.Context, g Gate) error {
-	if outage := a.turns.Outage(); outage != nil { // it is known to be unhealthy
+	if outage := a.turns.Outage(); outage != nil && !turn.Of(ctx).Probe() { // it is known to be unhealthy
 		return &Error{Class: key.Outage, Op: "ask whether the server is well", Err: outage}
 	}
 	if err := a.lock(ctx); err != nil {

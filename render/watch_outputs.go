@@ -76,12 +76,7 @@ type watchedDirs struct {
 
 // renew watches the directories that are there now, and reports whether anything in them may have changed unseen.
 func (d *watchedDirs) renew() (unseen bool) {
-	watched := map[string]bool{} // Linux gives the number of a directory that was removed to the next one, which is not watched
-	if d.watcher != nil {
-		for _, dir := range d.watcher.WatchList() {
-			watched[dir] = true
-		}
-	}
+	watched := d.watched()
 	for _, dir := range d.dirs {
 		info, err := os.Stat(dir)
 		was := d.are[dir]
@@ -91,7 +86,7 @@ func (d *watchedDirs) renew() (unseen bool) {
 			continue
 		}
 		d.are[dir] = info
-		if was != nil && os.SameFile(was, info) && (watched[dir] || d.watcher == nil) {
+		if was != nil && os.SameFile(was, info) && watched(dir, info) {
 			continue
 		}
 		unseen = true
@@ -109,6 +104,29 @@ func (d *watchedDirs) renew() (unseen bool) {
 		}
 	}
 	return unseen
+}
+
+// watched returns what reports whether a directory that is there is watched, under that name or another one: a directory is
+// watched once. Linux gives the number of one that was removed to the next, which is not. Without a watcher all count as watched.
+func (d *watchedDirs) watched() func(dir string, info os.FileInfo) bool {
+	if d.watcher == nil {
+		return func(string, os.FileInfo) bool { return true }
+	}
+	names := map[string]bool{}
+	for _, dir := range d.watcher.WatchList() {
+		names[dir] = true
+	}
+	return func(dir string, info os.FileInfo) bool {
+		if names[dir] {
+			return true
+		}
+		for name := range names {
+			if other := d.are[name]; other != nil && os.SameFile(other, info) {
+				return true
+			}
+		}
+		return false
+	}
 }
 
 // drain tells of the events that are there, each path once.

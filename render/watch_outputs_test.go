@@ -192,3 +192,22 @@ func TestADirectoryThatIsMadeAgain(t *testing.T) {
 		t.Errorf("watched: %v", watcher.WatchList())
 	}
 }
+
+// TestADirectoryWithTwoNames is watched once, and not looked at all the time for that.
+func TestADirectoryWithTwoNames(t *testing.T) {
+	dir := t.TempDir()
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = watcher.Close() }()
+	d := &watchedDirs{watcher: watcher, log: slog.New(slog.DiscardHandler), dirs: []string{dir, link}, are: map[string]os.FileInfo{},
+		failed: map[string]bool{}}
+	if !d.renew() || d.renew() {
+		t.Errorf("watched: %v", watcher.WatchList())
+	}
+}

@@ -38,6 +38,8 @@ const (
 	DefaultRate = 300
 	// ProbePause lies between two probes while requests fail.
 	ProbePause = 15 * time.Second
+	// emptyPause follows a probe for which nothing was sent after all.
+	emptyPause = 100 * time.Millisecond
 	// failing is how many requests in a row must fail for the account's turns to stop: one that fails alone, always, is
 	// not an outage.
 	failing = 3
@@ -113,6 +115,7 @@ type Ticket struct {
 	wake    func()
 	granted bool
 	probe   bool          // in an outage, for all
+	used    bool          // something was sent
 	counted bool          // it is among those that are under way
 	place   *list.Element // in the queue; nil: not in it
 }
@@ -187,6 +190,9 @@ func (t *Ticket) Done() {
 		t.list().Remove(t.place)
 		t.place = nil
 	}
+	if t.probe && !t.used && q.failure != nil {
+		q.probed = q.now() - ProbePause + emptyPause // it has asked nothing: the next one does so
+	}
 	if t.counted {
 		t.counted = false
 		q.underway--
@@ -236,9 +242,12 @@ func (q *Queue) Sent(ctx context.Context) {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if t := Of(ctx); t != nil && t.q == q && t.left > 0 {
-		t.left--
-		return
+	if t := Of(ctx); t != nil && t.q == q {
+		t.used = true
+		if t.left > 0 {
+			t.left--
+			return
+		}
 	}
 	q.fill()
 	q.tokens--

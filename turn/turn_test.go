@@ -26,7 +26,11 @@ func spend(q *Queue, list []*Ticket) {
 			for pause := 50 * time.Millisecond; !t.Granted(); pause = min(2*pause, time.Second) {
 				time.Sleep(pause)
 			}
-			for range t.cost {
+			requests := t.cost
+			if t.Probe() {
+				requests = max(1, requests)
+			}
+			for range requests {
 				q.Sent(With(context.Background(), t))
 			}
 			t.Done()
@@ -176,6 +180,37 @@ func TestAnOutageIsProbedForAll(t *testing.T) {
 		}
 		if lone.Outage() != nil {
 			t.Error("a single key has its own pauses")
+		}
+	})
+}
+
+// TestAProbeThatAsksNothing, since what it was for turned out to need no request, makes room for the next one soon.
+func TestAProbeThatAsksNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := New(Config{Shared: true})
+		for range failing {
+			q.Failed(errors.New("down"))
+		}
+		list := ask(q, 3, Keep, 1)
+		time.Sleep(ProbePause)
+		synctest.Wait()
+		for n := range list {
+			if got := granted(list); got != n+1 || !list[n].Probe() {
+				t.Errorf("%d probes, want %d", got, n+1)
+			}
+			if n == 1 {
+				q.Sent(With(context.Background(), list[n]))
+			}
+			list[n].Done()
+			time.Sleep(emptyPause)
+			synctest.Wait()
+			if n == 1 {
+				if granted(list) != 2 {
+					t.Error("after one that asked the next comes 15 s later")
+				}
+				time.Sleep(ProbePause)
+				synctest.Wait()
+			}
 		}
 	})
 }

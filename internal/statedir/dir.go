@@ -181,6 +181,13 @@ func (s *Dir) renew() error {
 		}
 	}
 	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		if lock != nil {
+			_ = lock.Close()
+		}
+		return errors.Join(os.ErrClosed, dir.Close())
+	}
 	if s.lock != nil {
 		_ = s.lock.Close()
 	}
