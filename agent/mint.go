@@ -163,7 +163,7 @@ func (a *Agent) graceful(stop context.Context) (context.Context, context.CancelF
 	if a.turn > 0 {
 		turn = a.turn
 	}
-	ctx, cancel := context.WithTimeout(a.kill, turn)
+	ctx, cancel := context.WithTimeout(a.withTurn(a.kill), turn)
 	undo := context.AfterFunc(stop, func() {
 		timer := time.AfterFunc(a.cfg.ShutdownTimeout/2, cancel)
 		context.AfterFunc(ctx, func() { timer.Stop() })
