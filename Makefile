@@ -54,7 +54,7 @@ fuzz:
 unit:
 	@test -d internal/clients/node_modules || echo "LEFT OUT: tests with the balena CLI and SDK; 'make clients' installs them (Node 20.6 to 22, npm)"
 	@command -v python3 >/dev/null || echo "LEFT OUT: the test with an exporter in Python: there is no python3"
-	$(GO) test -count=1 -race -timeout 90m ./... # 6 minutes on two cores; the limit is for half a core
+	$(GO) test -count=1 -race -timeout 90m ./... # 9 minutes on two cores; the limit is for half a core
 	$(GO) test -count=1 -timeout 60m ./agent -run 'TestFaultMatrix|TestManyAgents|TestOutagesThatEndInTime' # whole: with the race detector they are slow
 
 # What revive.toml asks for: no line over 140 columns, no file over 300 lines, no function over 60, and few branches.
