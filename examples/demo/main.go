@@ -129,6 +129,9 @@ func (d *demo) injector(command string) *exec.Cmd {
 	if command != "init" {
 		cmd.Env = append(cmd.Env, "INJECTOR_LISTEN="+d.listen)
 	}
+	if command == "run" { // a stop without the API is over while its key lives
+		cmd.Env = append(cmd.Env, "INJECTOR_SHUTDOWN_TIMEOUT=2s")
+	}
 	cmd.Env = append(cmd.Env, d.extra...)
 	cmd.Stderr = d.story.listen(command)
 	return cmd
