@@ -41,12 +41,7 @@ func TestTheOthersOfDeletedKeys(t *testing.T) {
 		n, rate := crowded()
 		w.times = agent.Times{TTL: time.Hour, Overlap: time.Minute, Check: 5 * time.Minute}
 		h := w.household(n)
-		h.open = true
-		h.start()
-		h.until(10*time.Minute, "a token", h.good)
-		h.mustEnd(agent.ErrHandOver)
-		h.open, h.rate = false, rate
-		h.start()
+		h.restarted(rate)
 		h.live(2*time.Hour, 10*time.Minute)
 		deleted := map[string]bool{}
 		for i, k := range w.server.Live() {
@@ -122,12 +117,8 @@ func TestKeysWithNamesOfTheirOwn(t *testing.T) {
 	inWorld(t, balenatest.Options{}, func(w *world) {
 		w.times = agent.Times{TTL: time.Hour, Overlap: time.Minute, Check: 15 * time.Minute}
 		h := w.household(300)
-		h.ownNames, h.open = true, true
-		h.start()
-		h.until(5*time.Minute, "a token", h.good)
-		h.mustEnd(agent.ErrHandOver)
-		h.open, h.rate = false, 100
-		h.start()
+		h.ownNames = true
+		h.restarted(100)
 		h.until(10*time.Minute, "ready", h.ready)
 		w.server.SetRestarting(true)
 		w.sleep(45 * time.Minute)

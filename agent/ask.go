@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"time"
 
 	"github.com/balena-injector/injector/key"
 	"github.com/balena-injector/injector/turn"
@@ -25,89 +24,35 @@ func (a *Agent) need(t task, now instant) (turn.Urgency, int) {
 		batched = 1
 	}
 	dying := a.current != nil && (a.current.health != accepted || a.left(a.current, now) <= a.cfg.Times.lastCalls()[0])
-	rescue := func(u turn.Urgency) turn.Urgency {
-		if dying {
+	raised := func(u turn.Urgency) turn.Urgency {
+		switch {
+		case a.saves(t.kind, now):
+			return turn.Save
+		case dying:
 			return turn.Rescue
 		}
 		return u
 	}
-	replace := rescue
-	if a.waning(now) && a.current.limits.cannotExtend {
-		replace = func(turn.Urgency) turn.Urgency { return turn.Save }
-	}
 	switch t.kind {
 	case identifyAccount:
-		return rescue(turn.Make), 0
+		return raised(turn.Make), 0
 	case draftKey: // sends nothing as a rule, but what is drafted is minted at once
-		return replace(turn.Make), 1
+		return raised(turn.Make), 1
 	case settleMint, verifyKey:
-		return replace(turn.Finish), 1
-	case findKey, extendKey:
-		cost := batched
-		if t.kind == extendKey {
-			cost *= 2
-		}
-		if a.endangered(now) {
-			return turn.Save, cost
-		}
-		return rescue(turn.Keep), cost
+		return raised(turn.Finish), 1
+	case findKey:
+		return raised(turn.Keep), batched
+	case extendKey:
+		return raised(turn.Keep), 2 * batched
 	case revokeOld:
 		return turn.Keep, 2 * batched
 	case tendSession:
 		return turn.Keep, 0
 	}
 	if a.missing {
-		return rescue(turn.Finish), 1
+		return raised(turn.Finish), 1
 	}
-	return rescue(turn.Check), 1
-}
-
-// endangered reports whether the app's key lives, will not for long, and can be extended: to do that comes before all else,
-// also before a successor that waits for its turn.
-func (a *Agent) endangered(now instant) bool {
-	return a.current != nil && a.waning(now) && !a.current.limits.cannotExtend
-}
-
-// waning reports whether the app's key lives, and will not for long.
-func (a *Agent) waning(now instant) bool {
-	if a.current == nil || a.current.health.dead() {
-		return false
-	}
-	left := a.left(a.current, now)
-	return left > 0 && left <= a.cfg.Times.dangerous()
-}
-
-// endangeredIn returns how long it is until the app's key is in danger, and 0 if it is already, or there is none.
-func (a *Agent) endangeredIn(now instant) time.Duration {
-	if a.current == nil || a.current.health.dead() {
-		return 0
-	}
-	return max(0, a.left(a.current, now)-a.cfg.Times.dangerous())
-}
-
-// alone is a set of steps that can be part of a batch, and could not be.
-type alone uint8
-
-func (s alone) has(k kind) bool { return s&aloneIn(k) != 0 }
-
-// after returns the set once a step has ended: with turn.ErrAlone, or with success.
-func (s alone) after(k kind, failed bool) alone {
-	if failed {
-		return s | aloneIn(k)
-	}
-	return s &^ aloneIn(k)
-}
-
-func aloneIn(k kind) alone {
-	switch k {
-	case findKey:
-		return 1
-	case extendKey:
-		return 2
-	case revokeOld:
-		return 4
-	}
-	return 0
+	return raised(turn.Check), 1
 }
 
 // mayRun reports whether it is this agent's turn for t. If not, it has asked for it.

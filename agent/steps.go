@@ -81,7 +81,7 @@ func (a *Agent) nextEvent(now instant) time.Duration {
 	if at, ok := a.lastCall(now.mono); ok {
 		wait = min(wait, at-now.mono)
 	}
-	if in := a.endangeredIn(now); in > 0 {
+	if in := a.wanesIn(now); in > 0 {
 		wait = min(wait, in)
 	}
 	return max(wait, time.Millisecond)

@@ -97,7 +97,6 @@ type outcome struct {
 	err   error
 	apart bool // the key goes its own way
 	sent  bool // and what was sent for all may have changed it
-	lone  bool // there was no other
 }
 
 func (m *member) tell(o outcome) { m.done <- o }
@@ -120,11 +119,11 @@ func (i *Issuer) together(ctx context.Context, w work, k key.Key, expiry time.Ti
 		}
 	}
 	switch {
-	case (o.lone || o.apart) && ticket == nil, (o.lone || o.apart && !o.sent) && ticket.Probe():
+	case o.apart && (ticket == nil || !o.sent && ticket.Probe()):
 		return k, false, nil // nobody counts; or it asks for all whether an outage is over
 	case o.apart && o.sent:
 		return k, true, &Error{Class: key.Ambiguous, Op: ops[w], Err: turn.ErrAlone}
-	case o.apart, o.lone:
+	case o.apart:
 		return k, true, &Error{Class: key.Busy, Op: ops[w], Err: turn.ErrAlone}
 	}
 	return o.key, true, o.err
@@ -198,7 +197,7 @@ func (b *batches) start(g *batch) {
 	case len(g.members) == 0:
 		return
 	case len(g.members) == 1 && (g.work != finding || turn.Of(g.members[0].ctx).Probe()):
-		g.members[0].tell(outcome{lone: true}) // it takes fewer requests by itself
+		g.members[0].tell(outcome{apart: true}) // it takes fewer requests by itself
 		return
 	}
 	ctx, cancel := g.context()

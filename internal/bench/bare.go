@@ -107,8 +107,8 @@ func (c *bareClient) end() error {
 // bare is init without anything else.
 func bare() error { return new(bareClient).begin() }
 
-// bareLife is run without anything else: it ends at SIGTERM. It watches the file's directory, since whoever is to notice that
-// the file is gone must, and Linux takes 5 to 15 ms to close what a program watches files with, or to end the program.
+// bareLife is run without anything else: it ends at SIGTERM. It watches the file's directory, as the
+// injector does to notice that the file is gone: Linux takes 5 to 15 ms to close a watch, also at the end of a program.
 func bareLife() (err error) {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM)
