@@ -190,7 +190,7 @@ func (a *Agent) currentTasks(now instant) []task {
 		// A server that does not answer the one may do the other. Around the expiry there is no budget to lose on
 		// questions, but for a first one where the server's time is not known: the key may not be about to expire at all.
 		in := a.extendIn(c, now)
-		extendable := c.adopted && c.rec.ID != 0 && in <= 0
+		extendable := c.adopted && c.rec.ID != 0 && in <= 0 && c.vanished == 0 // what an extension did not find is asked for
 		if !extendable || !a.timed && !c.told.health || a.left(c, now) > a.cfg.Times.lastCalls()[0] {
 			add(confirmKey, a.confirmIn(c, now), a.check)
 		}
