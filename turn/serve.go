@@ -22,6 +22,10 @@ func (q *Queue) serve() {
 		}
 	}
 	for u := Save; u >= Check; u-- {
+		if wait := q.savingFirst(u); wait > 0 {
+			q.wakeIn(wait)
+			return
+		}
 		for e := q.waiting[u].Front(); e != nil; e = q.waiting[u].Front() {
 			t := e.Value.(*Ticket)
 			if q.underway >= atOnce {
@@ -34,6 +38,16 @@ func (q *Queue) serve() {
 			q.grant(t)
 		}
 	}
+}
+
+// savingFirst is how long turns of that urgency wait after an outage. What keeps many keys alive gathers for a moment before it
+// asks: without this the burst would be spent on keys that can wait, and thousands that have expired on the next minute's
+// requests. The caller holds mu.
+func (q *Queue) savingFirst(u Urgency) time.Duration {
+	if u >= Many || q.ended == 0 {
+		return 0
+	}
+	return max(0, q.ended+saving-q.now())
 }
 
 // grant grants a turn. The caller holds mu.

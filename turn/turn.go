@@ -40,6 +40,8 @@ const (
 	ProbePause = 15 * time.Second
 	// emptyPause follows a probe for which nothing was sent after all.
 	emptyPause = 100 * time.Millisecond
+	// saving is how long after an outage nothing else is granted than what keeps many keys alive.
+	saving = 5 * time.Second
 	// failing is how many requests in a row must fail for the account's turns to stop: one that fails alone, always, is
 	// not an outage.
 	failing = 3

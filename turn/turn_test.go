@@ -170,8 +170,16 @@ func TestAnOutageIsProbedForAll(t *testing.T) {
 			t.Errorf("%d of 40 probes were mints", n)
 		}
 		q.Succeeded()
-		time.Sleep(time.Second)
-		if n := granted(all); n != 100 || len(told) != 2 || told[1] != nil {
+		time.Sleep(100 * time.Millisecond) // they gather first
+		urgent := ask(q, 50, Many, 3)
+		spend(q, urgent)
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		if n, others := granted(urgent), granted(all[:50])+granted(all[50:]); n < 45 || others != 70 {
+			t.Errorf("right after the end %d turns for many keys were granted of 50, and %d of the others", n, others)
+		}
+		time.Sleep(saving + 20*time.Second)
+		if n := granted(all); n != 100 || granted(urgent) != 50 || len(told) != 2 || told[1] != nil {
 			t.Errorf("%d granted after the end, told %v", n, told)
 		}
 		lone := New(Config{})
