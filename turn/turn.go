@@ -3,7 +3,7 @@
 // A key asks for a turn before it sends anything, and says how urgent that is. The queue grants turns at the account's
 // rate, the most urgent first, and those of equal urgency in the order in which they were asked for, so that no key is
 // served twice before another is served once. An outage belongs to the account: while requests fail, one turn at a time
-// is granted as a probe, and when it succeeds the rest follow.
+// is granted as a probe. When it succeeds, what keeps many keys alive goes first for some seconds, and the rest follow.
 //
 // It knows no HTTP and no keys.
 package turn
@@ -40,7 +40,7 @@ const (
 	ProbePause = 15 * time.Second
 	// emptyPause follows a probe for which nothing was sent after all.
 	emptyPause = 100 * time.Millisecond
-	// saving is how long after an outage nothing else is granted than what keeps many keys alive.
+	// saving is how long after an outage no other turn that costs something is granted than those that keep many keys alive.
 	saving = 5 * time.Second
 	// failing is how many requests in a row must fail for the account's turns to stop: one that fails alone, always, is
 	// not an outage.
